@@ -1,0 +1,136 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::gpu::{GpuKind, Offer, Part};
+use crate::models::Model;
+use crate::pod::PodSpec;
+use crate::units::MemoryMib;
+
+const SLICES: [(&str, u8); 3] = [("3g.20gb", 4), ("1g.5gb", 4), ("1g.5gb", 0)];
+
+/// One A100 that is offered as two overlapping slices, one beside them, and one GPU in four shares.
+fn view() -> NodeView {
+    let geometry = Model::by_key("a100-40gb").and_then(Model::geometry).unwrap();
+    let slices = SLICES.map(|(profile, start)| {
+        let slice = geometry.slices().find(|s| s.profile.as_str() == profile && s.start == start).unwrap();
+        Offer { resource: ResourceName::mig(&slice.profile), part: Part::Slice(slice), replicas: None }
+    });
+    let shares = vec![Offer { resource: ResourceName::gpu().shared(), part: Part::Whole, replicas: Some(4) }];
+    let gpu = |index: u32, uuid: &str, parts: &[&str], offers: Vec<Offer>| Gpu {
+        uuid: uuid.parse().unwrap(),
+        index,
+        numa_node: None,
+        kind: Arc::new(GpuKind::new("M", MemoryMib(1), offers).unwrap()),
+        part_uuids: parts.iter().map(|part| (*part).to_owned()).collect(),
+        unhealthy: None,
+    };
+    let gpus = vec![
+        gpu(0, "GPU-a", &["MIG-3g", "MIG-1g-high", "MIG-1g-low"], slices.into()),
+        gpu(1, "GPU-b", &["GPU-b"], shares.clone()),
+        gpu(2, "GPU-c", &["GPU-c"], shares),
+    ];
+    NodeView { node: "n".into(), gpus, ..NodeView::default() }
+}
+
+impl NodeView {
+    fn pod(mut self, name: &str, resource: &str, planned: Option<(&str, Option<(&str, u8)>)>) -> Self {
+        let text = format!(
+            r#"{{"containers":[{{"name":"c","resources":{{"limits":{{"nvidia.com/{resource}":1}}}}}}]}}"#
+        );
+        let request = Request::of_standard(&serde_json::from_str::<PodSpec>(&text).unwrap()).unwrap();
+        let plan = planned.map(|(gpu, slice)| {
+            let slice = slice.map(|(profile, start)| (profile.parse().unwrap(), start));
+            let devices = vec![PlannedDevice { gpu: gpu.parse().unwrap(), slice }];
+            let resources = BTreeMap::from([(format!("nvidia.com/{resource}").parse().unwrap(), devices)]);
+            Plan { uid: name.into(), node: "n".into(), containers: BTreeMap::from([("c".into(), resources)]) }
+        });
+        let (namespace, name, uid) = ("d".into(), name.into(), name.into());
+        self.pods.push(PodView { namespace, name, uid, request, plan, running: true });
+        self
+    }
+
+    fn holds(mut self, pod: &str, resource: &str, id: &str) -> Self {
+        self.allocations.push(AllocationStatus {
+            namespace: "d".into(),
+            pod: pod.into(),
+            uid: String::new(),
+            container: "c".into(),
+            resource: format!("nvidia.com/{resource}").parse().unwrap(),
+            device_ids: vec![id.into()],
+        });
+        self
+    }
+
+    #[track_caller]
+    fn finds(&self, want: &[Kind]) {
+        let findings = audit(self);
+        let kinds: Vec<Kind> = findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(kinds, want, "{findings:#?}");
+    }
+}
+
+#[test]
+fn a_sound_state_has_no_findings() {
+    view()
+        .pod("a", "mig-1g.5gb", Some(("GPU-a", Some(("1g.5gb", 0)))))
+        .pod("b", "gpu.shared", Some(("GPU-b", None)))
+        .pod("c", "gpu.shared", None)
+        .holds("a", "mig-1g.5gb", "MIG-1g-low")
+        .holds("b", "gpu.shared", "GPU-b::3")
+        .holds("c", "gpu.shared", "GPU-b::0")
+        .finds(&[]);
+}
+
+#[test]
+fn a_planted_overlap_is_found() {
+    view()
+        .pod("a", "mig-3g.20gb", None)
+        .pod("b", "mig-1g.5gb", None)
+        .holds("a", "mig-3g.20gb", "MIG-3g")
+        .holds("b", "mig-1g.5gb", "MIG-1g-high")
+        .finds(&[Kind::Overlap]);
+}
+
+#[test]
+fn a_device_given_twice_is_found() {
+    view()
+        .pod("a", "gpu.shared", None)
+        .pod("b", "gpu.shared", None)
+        .holds("a", "gpu.shared", "GPU-b::0")
+        .holds("b", "gpu.shared", "GPU-b::0")
+        .finds(&[Kind::DoubleUse]);
+}
+
+#[test]
+fn a_planted_leak_and_an_unknown_device_are_found() {
+    view().holds("gone", "gpu.shared", "GPU-b::0").finds(&[Kind::Leak]);
+    view().pod("a", "gpu.shared", None).holds("a", "gpu.shared", "GPU-b::4").finds(&[Kind::UnknownDevice]);
+}
+
+#[test]
+fn a_running_pod_without_its_devices_is_found() {
+    view().pod("a", "gpu.shared", Some(("GPU-b", None))).finds(&[Kind::Missing]);
+}
+
+#[test]
+fn a_planted_drift_is_found_but_a_swap_is_none() {
+    let planned = view().pod("a", "gpu.shared", Some(("GPU-b", None)));
+    planned.holds("a", "gpu.shared", "GPU-c::0").finds(&[Kind::Drift]);
+    view()
+        .pod("a", "gpu.shared", Some(("GPU-b", None)))
+        .pod("b", "gpu.shared", Some(("GPU-c", None)))
+        .holds("a", "gpu.shared", "GPU-c::0")
+        .holds("b", "gpu.shared", "GPU-b::0")
+        .finds(&[]);
+}
+
+#[test]
+fn promises_beyond_the_devices_are_found() {
+    let slice = Some(("GPU-a", Some(("1g.5gb", 0))));
+    let mut double = view().pod("a", "mig-1g.5gb", slice).pod("b", "mig-1g.5gb", slice);
+    double.pods.iter_mut().for_each(|pod| pod.running = false);
+    double.finds(&[Kind::DoublePlan]);
+    let mut nowhere = view().pod("a", "gpu.shared", Some(("GPU-z", None)));
+    nowhere.pods[0].running = false;
+    nowhere.finds(&[Kind::PlanWithoutDevice]);
+}

@@ -1,0 +1,78 @@
+//! What users and programs rely on: names, ports, exit codes and bounds, each in this one place.
+//!
+//! The table in `README.md` ("Names, ports, bounds") lists the same values; a test holds the two together.
+
+use std::time::Duration;
+
+/// The annotation that carries a [`Plan`](crate::plan::Plan), on the Binding and then on the pod.
+pub const PLAN_ANNOTATION: &str = "stowage.dev/plan";
+/// The API group of our own types.
+pub const API_GROUP: &str = "stowage.dev";
+/// The version of our own types.
+pub const API_VERSION: &str = "v1alpha1";
+/// The scheduler name of pods that Stowage places.
+pub const SCHEDULER_NAME: &str = "stowage-scheduler";
+
+/// Liveness, readiness and metrics of the device plugin.
+pub const PLUGIN_HTTP_PORT: u16 = 9410;
+/// Liveness, readiness and metrics of the scheduler extender.
+pub const EXTENDER_HTTP_PORT: u16 = 9411;
+/// The verbs that kube-scheduler calls; on 127.0.0.1 unless told otherwise.
+pub const EXTENDER_VERB_PORT: u16 = 9412;
+
+/// What our programs end with. The numbers are those of `sysexits.h`, where it has one that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Asked to end (SIGTERM, SIGINT), and ended cleanly.
+    Success = 0,
+    /// Unusable flags (`EX_USAGE`): clap prints what is wrong.
+    Usage = 2,
+    /// It ran, or tried to, and something it needs went away (`EX_UNAVAILABLE`): restart it.
+    Unavailable = 69,
+    /// A defect of ours, such as a task that panicked (`EX_SOFTWARE`): restart it and tell us.
+    Software = 70,
+    /// A right is missing (`EX_NOPERM`): grant it, then restart.
+    NoPermission = 77,
+    /// A configuration that will fail again (`EX_CONFIG`): fix it.
+    Config = 78,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// The longest plan we write or read, in bytes. A Binding accepts far more, and an annotation of over
+/// 256 KiB makes every later update of its pod fail.
+pub const PLAN_MAX_BYTES: usize = 4 * 1024;
+/// The longest device id the kubelet's documentation allows, in bytes.
+pub const DEVICE_ID_MAX_BYTES: usize = 63;
+/// The largest body the extender reads, in bytes: a pod of 1.5 MiB and 5,000 node names fit.
+pub const EXTENDER_BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The most GPUs of one node that we look at; more is a broken GpuNode.
+pub const GPUS_PER_NODE_MAX: usize = 64;
+/// The most offers of one GPU: they are the bits of a `u64`.
+pub const OFFERS_PER_GPU_MAX: usize = 64;
+/// The most replicas of one shared GPU or MIG slice.
+pub const REPLICAS_MAX: u32 = 1024;
+/// The most containers of a pod that asks for GPUs.
+pub const CONTAINERS_MAX: usize = 256;
+/// The most devices that one pod may ask for.
+pub const DEVICES_PER_POD_MAX: u32 = 1024;
+
+/// How long `GetPreferredAllocation` waits for a plan that has not arrived yet.
+pub const PLAN_WAIT: Duration = Duration::from_millis(300);
+/// How long the one look-up of a plan at the API server may take after that wait.
+pub const PLAN_LOOKUP: Duration = Duration::from_millis(700);
+/// How long a program may take from SIGTERM to its end.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+/// A GpuNode is written at least this often, so that its age tells whether its plugin lives.
+pub const GPU_NODE_HEARTBEAT: Duration = Duration::from_secs(120);
+/// A GpuNode older than this is stale: its node gets no new pods of ours.
+pub const GPU_NODE_STALE: Duration = Duration::from_secs(300);
+/// How long a bound pod may stay unconfirmed by its GpuNode before its assumption is dropped.
+pub const ASSUMPTION_TTL: Duration = Duration::from_secs(120);
+/// How long one Binding may take at the API server; below kube-scheduler's `httpTimeout` of 30 s.
+pub const BIND_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,293 @@
+//! GPUs and what each of them is offered as.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::contract::{OFFERS_PER_GPU_MAX, REPLICAS_MAX};
+use crate::device_id::DeviceId;
+use crate::mig::MigSlice;
+use crate::resource::ResourceName;
+use crate::units::MemoryMib;
+
+/// NVML's UUID of a whole GPU, `GPU-…`: stable across reboots and unique in the world.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GpuUuid(String);
+
+/// Why a text is no GPU UUID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a GPU UUID such as GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c")]
+pub struct GpuUuidError(String);
+
+impl GpuUuid {
+    /// The UUID as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for GpuUuid {
+    type Err = GpuUuidError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<DeviceId>() {
+            Ok(id) if text.starts_with("GPU-") && id.replica_index().is_none() => Ok(Self(text.to_owned())),
+            _ => Err(GpuUuidError(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl fmt::Display for GpuUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A piece of a GPU that can be handed out: the whole of it or one MIG slice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The whole GPU.
+    Whole,
+    /// One MIG slice.
+    Slice(MigSlice),
+}
+
+impl Part {
+    /// Whether both can be in use at once.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Slice(one), Self::Slice(two)) => one.conflicts(two),
+            (Self::Whole, _) | (_, Self::Whole) => true,
+        }
+    }
+}
+
+/// A part under a resource name: exclusive, or in replicas that share it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offer {
+    /// The name that pods ask for.
+    pub resource: ResourceName,
+    /// What they get.
+    pub part: Part,
+    /// Into how many shares it is divided; `None` where one pod has it for itself.
+    pub replicas: Option<u32>,
+}
+
+impl Offer {
+    /// How many devices it counts for the kubelet.
+    pub fn device_count(&self) -> u32 {
+        self.replicas.unwrap_or(1)
+    }
+}
+
+/// What a GPU is and what it is offered as; alike for every GPU of one model and configuration.
+///
+/// Offers are the bits of a mask, so that "may this be handed out now" is one `and`. Offers that cannot be
+/// in use together (overlapping slices, the same GPU whole and as shares) exclude each other by that mask.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct GpuKind {
+    model: String,
+    memory: MemoryMib,
+    offers: Vec<Offer>,
+    conflicts: Vec<u64>,
+}
+
+/// Why a set of offers makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuKindError {
+    /// More offers than a mask has bits.
+    #[error("{0} offers on one GPU: at most {OFFERS_PER_GPU_MAX} are possible")]
+    TooManyOffers(usize),
+    /// Shares of none, or absurdly many.
+    #[error("{resource} is offered in {replicas} replicas: 1 to {REPLICAS_MAX} are possible")]
+    Replicas {
+        /// The resource.
+        resource: ResourceName,
+        /// What was asked for.
+        replicas: u32,
+    },
+}
+
+impl GpuKind {
+    /// Puts a kind together.
+    ///
+    /// # Errors
+    /// [`GpuKindError`] where there are too many offers or an impossible number of replicas.
+    pub fn new(
+        model: impl Into<String>,
+        memory: MemoryMib,
+        offers: Vec<Offer>,
+    ) -> Result<Self, GpuKindError> {
+        if offers.len() > OFFERS_PER_GPU_MAX {
+            return Err(GpuKindError::TooManyOffers(offers.len()));
+        }
+        for Offer { resource, replicas, .. } in &offers {
+            if let Some(replicas) = *replicas
+                && (replicas == 0 || replicas > REPLICAS_MAX)
+            {
+                return Err(GpuKindError::Replicas { resource: resource.clone(), replicas });
+            }
+        }
+        let excludes =
+            |(i, one): (usize, &Offer), (j, two): (usize, &Offer)| i != j && one.part.conflicts(&two.part);
+        let conflicts = offers.iter().enumerate().map(|one| {
+            offers.iter().enumerate().filter(|&two| excludes(one, two)).fold(0, |mask, (j, _)| mask | 1 << j)
+        });
+        let conflicts = conflicts.collect();
+        Ok(Self { model: model.into(), memory, offers, conflicts })
+    }
+
+    /// NVML's product name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Total memory.
+    pub fn memory(&self) -> MemoryMib {
+        self.memory
+    }
+
+    /// What it is offered as.
+    pub fn offers(&self) -> &[Offer] {
+        &self.offers
+    }
+
+    /// The offers that cannot be in use while `offer` is, as bits.
+    pub fn conflicts(&self, offer: usize) -> u64 {
+        self.conflicts.get(offer).copied().unwrap_or(u64::MAX)
+    }
+
+    /// The offers under a resource name, with their places.
+    pub fn offers_of(&self, resource: &ResourceName) -> impl Iterator<Item = (usize, &Offer)> {
+        self.offers.iter().enumerate().filter(move |(_, offer)| &offer.resource == resource)
+    }
+}
+
+/// One GPU of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// NVML's UUID.
+    pub uuid: GpuUuid,
+    /// NVML's index on its node.
+    pub index: u32,
+    /// The NUMA node it hangs on, where the platform says.
+    pub numa_node: Option<u32>,
+    /// What it is and is offered as.
+    pub kind: Arc<GpuKind>,
+    /// The UUID of each offer's part, in the order of the offers: the GPU's own, or a MIG device's.
+    pub part_uuids: Vec<String>,
+    /// Why it must not be handed out; `None` while it is healthy.
+    pub unhealthy: Option<String>,
+}
+
+impl Gpu {
+    /// The ids of an offer's devices, in the order of their replicas.
+    pub fn device_ids(&self, offer: usize) -> impl Iterator<Item = DeviceId> + '_ {
+        let part = self.part_uuids.get(offer).map(String::as_str);
+        let replicas = self.kind.offers.get(offer).map_or(0, Offer::device_count);
+        let shared = self.kind.offers.get(offer).is_some_and(|offer| offer.replicas.is_some());
+        (0..replicas).filter_map(move |n| {
+            part.map(|part| if shared { DeviceId::replica(part, n) } else { DeviceId::exclusive(part) })
+        })
+    }
+
+    /// The offer of `resource` that a device id belongs to.
+    pub fn offer_of(&self, resource: &ResourceName, id: &DeviceId) -> Option<usize> {
+        self.kind.offers_of(resource).map(|(i, _)| i).find(|&i| {
+            self.part_uuids.get(i).is_some_and(|uuid| uuid == id.part())
+                && match (self.kind.offers[i].replicas, id.replica_index()) {
+                    (None, None) => true,
+                    (Some(replicas), Some(index)) => index < replicas,
+                    _ => false,
+                }
+        })
+    }
+}
+
+/// Finds the GPU and the offer that a device id of `resource` belongs to.
+pub fn locate<'a>(
+    gpus: impl IntoIterator<Item = &'a Gpu>,
+    resource: &ResourceName,
+    id: &DeviceId,
+) -> Option<(usize, usize)> {
+    gpus.into_iter().enumerate().find_map(|(g, gpu)| gpu.offer_of(resource, id).map(|offer| (g, offer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Model;
+
+    fn offer(resource: &str, part: Part, replicas: Option<u32>) -> Offer {
+        Offer { resource: resource.parse().unwrap(), part, replicas }
+    }
+
+    #[test]
+    fn the_same_gpu_whole_and_as_shares_exclude_each_other() {
+        let offers = vec![
+            offer("nvidia.com/gpu", Part::Whole, None),
+            offer("nvidia.com/gpu.shared", Part::Whole, Some(4)),
+        ];
+        let kind = GpuKind::new("x", MemoryMib(1), offers).unwrap();
+        assert_eq!((kind.conflicts(0), kind.conflicts(1)), (0b10, 0b01));
+    }
+
+    #[test]
+    fn every_slice_a_model_can_be_cut_into_fits_the_mask() {
+        for model in crate::models::MODELS {
+            let slices = model.geometry().map(|g| g.slices().collect::<Vec<_>>()).unwrap_or_default();
+            let offers = slices.into_iter().map(|s| offer("nvidia.com/x", Part::Slice(s), None)).collect();
+            assert!(GpuKind::new(model.product, model.memory, offers).is_ok(), "{}", model.key);
+        }
+    }
+
+    #[test]
+    fn overlapping_slices_exclude_each_other_and_others_do_not() {
+        let geometry = Model::by_key("a100-40gb").and_then(Model::geometry).unwrap();
+        let wanted = [("3g.20gb", 4), ("1g.5gb", 4), ("1g.5gb", 0)];
+        let offers = wanted.map(|(profile, start)| {
+            let slice =
+                geometry.slices().find(|s| s.profile.as_str() == profile && s.start == start).unwrap();
+            offer("nvidia.com/x", Part::Slice(slice), None)
+        });
+        let kind = GpuKind::new("x", MemoryMib(1), offers.into()).unwrap();
+        assert_eq!([0, 1, 2].map(|i| kind.conflicts(i)), [0b010, 0b001, 0]);
+    }
+
+    #[test]
+    fn device_ids_lead_back_to_their_offer() {
+        let offers = vec![
+            offer("nvidia.com/gpu", Part::Whole, None),
+            offer("nvidia.com/gpu.shared", Part::Whole, Some(2)),
+        ];
+        let gpu = Gpu {
+            uuid: "GPU-a".parse().unwrap(),
+            index: 0,
+            numa_node: None,
+            kind: Arc::new(GpuKind::new("x", MemoryMib(1), offers).unwrap()),
+            part_uuids: vec!["GPU-a".into(), "GPU-a".into()],
+            unhealthy: None,
+        };
+        let ids: Vec<String> =
+            [0, 1].iter().flat_map(|&o| gpu.device_ids(o)).map(|id| id.to_string()).collect();
+        assert_eq!(ids, ["GPU-a", "GPU-a::0", "GPU-a::1"]);
+        for (o, resource) in ["nvidia.com/gpu", "nvidia.com/gpu.shared"].iter().enumerate() {
+            for id in gpu.device_ids(o) {
+                assert_eq!(gpu.offer_of(&resource.parse().unwrap(), &id), Some(o));
+            }
+        }
+        assert_eq!(
+            gpu.offer_of(&"nvidia.com/gpu.shared".parse().unwrap(), &"GPU-a::2".parse().unwrap()),
+            None
+        );
+        assert_eq!(gpu.offer_of(&"nvidia.com/gpu.shared".parse().unwrap(), &"GPU-a".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn zero_replicas_and_too_many_offers_are_refused() {
+        let none = vec![offer("nvidia.com/gpu.shared", Part::Whole, Some(0))];
+        assert!(matches!(GpuKind::new("x", MemoryMib(1), none), Err(GpuKindError::Replicas { .. })));
+        let many = vec![offer("nvidia.com/gpu", Part::Whole, None); 65];
+        assert_eq!(GpuKind::new("x", MemoryMib(1), many), Err(GpuKindError::TooManyOffers(65)));
+    }
+}

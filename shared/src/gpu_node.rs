@@ -1,0 +1,327 @@
+//! The `GpuNode` API: what a node's plugin tells the cluster about its GPUs.
+//!
+//! Plain serde structs; the edges wrap them in an API object. The plugin writes them, the extender and the
+//! command line read them. A GpuNode comes over the network and anybody with the right may edit it, so
+//! [`GpuNodeStatus::inventory`] checks each value and its bounds before it becomes a [`Gpu`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::GPUS_PER_NODE_MAX;
+use crate::gpu::{Gpu, GpuKind, GpuKindError, GpuUuidError, Offer, Part};
+use crate::mig::{MEMORY_SLICES_MAX, MigSlice, ProfileName};
+use crate::resource::ResourceName;
+use crate::units::MemoryMib;
+
+/// The kind's name.
+pub const KIND: &str = "GpuNode";
+/// The resource's name in URLs.
+pub const PLURAL: &str = "gpunodes";
+
+/// Nothing is configured through a GpuNode: it only tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GpuNodeSpec {}
+
+/// What the plugin of this node sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuNodeStatus {
+    /// When the plugin last wrote this, RFC 3339. Older than 5 minutes means stale.
+    #[serde(default)]
+    pub observed_at: String,
+    /// The plugin's version.
+    #[serde(default)]
+    pub plugin_version: String,
+    /// The UID of the Node this is about: a node that was deleted and made again is another node.
+    #[serde(default)]
+    pub node_uid: String,
+    /// Numbers for `kubectl get gpunodes`.
+    #[serde(default)]
+    pub summary: Summary,
+    /// How the GPU models of this node can be cut, once per model.
+    #[serde(default)]
+    pub geometries: Vec<GeometryStatus>,
+    /// The GPUs, by NVML's index.
+    #[serde(default)]
+    pub gpus: Vec<GpuStatus>,
+    /// Who holds which devices, as the kubelet says.
+    #[serde(default)]
+    pub allocations: Vec<AllocationStatus>,
+}
+
+/// Numbers for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Summary {
+    /// GPUs.
+    pub gpus: u32,
+    /// GPUs of which something is in use.
+    pub in_use: u32,
+    /// GPUs that are unhealthy.
+    pub unhealthy: u32,
+}
+
+/// How a GPU model can be cut into MIG slices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GeometryStatus {
+    /// NVML's product name.
+    pub model: String,
+    /// Memory slices: the unit of starts and sizes.
+    pub memory_slices: u8,
+    /// Compute slices.
+    pub compute_slices: u8,
+    /// The profiles.
+    pub profiles: Vec<ProfileStatus>,
+}
+
+/// One MIG profile of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProfileStatus {
+    /// NVIDIA's name, e.g. `1g.5gb`.
+    pub name: ProfileName,
+    /// Memory slices that one instance takes.
+    pub size: u8,
+    /// The memory slices at which one may start.
+    pub starts: Vec<u8>,
+    /// Memory of one instance, in MiB.
+    pub memory_mib: MemoryMib,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuStatus {
+    /// NVML's UUID.
+    pub uuid: String,
+    /// NVML's index.
+    pub index: u32,
+    /// NVML's product name.
+    pub model: String,
+    /// Total memory, in MiB.
+    pub memory_mib: MemoryMib,
+    /// The NUMA node it hangs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
+    /// Why it must not be used; absent while it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
+    /// What it is offered as.
+    #[serde(default)]
+    pub offers: Vec<OfferStatus>,
+}
+
+/// One part of a GPU under a resource name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfferStatus {
+    /// What pods ask for.
+    pub resource: ResourceName,
+    /// The UUID of the part: the GPU's, or the MIG device's.
+    pub uuid: String,
+    /// The slice; absent where the part is the whole GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<SliceStatus>,
+    /// Into how many shares the part is divided; absent where one pod has it for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+}
+
+/// A MIG slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceStatus {
+    /// Its profile.
+    pub profile: ProfileName,
+    /// Its first memory slice.
+    pub start: u8,
+    /// How many memory slices it takes.
+    pub size: u8,
+    /// Whether it takes the GPU's shared media engines.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub media_engines: bool,
+}
+
+/// Devices that a container holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllocationStatus {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID, from the pod watch (the kubelet does not tell it); empty while it is not known.
+    #[serde(default)]
+    pub uid: String,
+    /// The container's name.
+    pub container: String,
+    /// The resource.
+    pub resource: ResourceName,
+    /// The device ids.
+    pub device_ids: Vec<String>,
+}
+
+/// Why a GpuNode's GPUs are not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InventoryError {
+    /// More GPUs than a node can have.
+    #[error("{0} GPUs: at most {GPUS_PER_NODE_MAX} are possible")]
+    TooManyGpus(usize),
+    /// A UUID that is none.
+    #[error(transparent)]
+    Uuid(#[from] GpuUuidError),
+    /// The same GPU twice.
+    #[error("GPU {0} is listed twice")]
+    Twice(String),
+    /// A slice outside any GPU.
+    #[error("slice {0} lies outside every GPU")]
+    Slice(String),
+    /// Impossible offers.
+    #[error("GPU {0}")]
+    Kind(String, #[source] GpuKindError),
+}
+
+impl GpuNodeStatus {
+    /// The node's GPUs, checked.
+    ///
+    /// # Errors
+    /// [`InventoryError`] for the first thing that cannot be true.
+    pub fn inventory(&self) -> Result<Vec<Gpu>, InventoryError> {
+        if self.gpus.len() > GPUS_PER_NODE_MAX {
+            return Err(InventoryError::TooManyGpus(self.gpus.len()));
+        }
+        // GPUs of one model and configuration share their kind.
+        let mut kinds: BTreeMap<Vec<Offer>, Vec<Arc<GpuKind>>> = BTreeMap::new();
+        let mut gpus: Vec<Gpu> = Vec::with_capacity(self.gpus.len());
+        for status in &self.gpus {
+            let uuid = status.uuid.parse()?;
+            if gpus.iter().any(|gpu| gpu.uuid == uuid) {
+                return Err(InventoryError::Twice(status.uuid.clone()));
+            }
+            let offers: Vec<Offer> =
+                status.offers.iter().map(OfferStatus::to_offer).collect::<Result<_, _>>()?;
+            let known = kinds.entry(offers.clone()).or_default();
+            let same =
+                |kind: &&Arc<GpuKind>| kind.model() == status.model && kind.memory() == status.memory_mib;
+            let kind = match known.iter().find(same) {
+                Some(kind) => kind.clone(),
+                None => {
+                    let kind = GpuKind::new(status.model.clone(), status.memory_mib, offers)
+                        .map_err(|error| InventoryError::Kind(status.uuid.clone(), error))?;
+                    known.push(Arc::new(kind));
+                    known[known.len() - 1].clone()
+                }
+            };
+            gpus.push(Gpu {
+                uuid,
+                index: status.index,
+                numa_node: status.numa_node,
+                kind,
+                part_uuids: status.offers.iter().map(|offer| offer.uuid.clone()).collect(),
+                unhealthy: status.unhealthy.clone(),
+            });
+        }
+        Ok(gpus)
+    }
+}
+
+impl GpuStatus {
+    /// What the plugin publishes of a GPU.
+    pub fn of(gpu: &Gpu) -> Self {
+        let offers =
+            gpu.kind.offers().iter().zip(&gpu.part_uuids).map(|(offer, uuid)| OfferStatus::of(offer, uuid));
+        Self {
+            uuid: gpu.uuid.to_string(),
+            index: gpu.index,
+            model: gpu.kind.model().to_owned(),
+            memory_mib: gpu.kind.memory(),
+            numa_node: gpu.numa_node,
+            unhealthy: gpu.unhealthy.clone(),
+            offers: offers.collect(),
+        }
+    }
+}
+
+impl OfferStatus {
+    fn of(offer: &Offer, uuid: &str) -> Self {
+        let slice = match &offer.part {
+            Part::Whole => None,
+            Part::Slice(slice) => Some(SliceStatus {
+                profile: slice.profile.clone(),
+                start: slice.start,
+                size: slice.size,
+                media_engines: slice.media_engines,
+            }),
+        };
+        Self { resource: offer.resource.clone(), uuid: uuid.to_owned(), slice, replicas: offer.replicas }
+    }
+
+    fn to_offer(&self) -> Result<Offer, InventoryError> {
+        let part = match &self.slice {
+            None => Part::Whole,
+            Some(slice) => {
+                let end = u16::from(slice.start) + u16::from(slice.size);
+                if slice.size == 0 || end > u16::from(MEMORY_SLICES_MAX) {
+                    return Err(InventoryError::Slice(format!("{} at {}", slice.profile, slice.start)));
+                }
+                Part::Slice(MigSlice {
+                    profile: slice.profile.clone(),
+                    start: slice.start,
+                    size: slice.size,
+                    media_engines: slice.media_engines,
+                })
+            }
+        };
+        Ok(Offer { resource: self.resource.clone(), part, replicas: self.replicas })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(text: &str) -> GpuNodeStatus {
+        serde_json::from_str(text).unwrap()
+    }
+
+    const TWO: &str = r#"{"gpus":[
+        {"uuid":"GPU-a","index":0,"model":"M","memoryMib":40960,"offers":[{"resource":"nvidia.com/gpu","uuid":"GPU-a"}]},
+        {"uuid":"GPU-b","index":1,"model":"M","memoryMib":40960,"numaNode":1,"offers":[{"resource":"nvidia.com/gpu","uuid":"GPU-b"}]}]}"#;
+
+    #[test]
+    fn gpus_of_one_model_share_their_kind() {
+        let gpus = status(TWO).inventory().unwrap();
+        assert!(Arc::ptr_eq(&gpus[0].kind, &gpus[1].kind));
+        assert_eq!(gpus[1].numa_node, Some(1));
+    }
+
+    #[test]
+    fn what_is_published_is_what_is_read() {
+        let read = status(TWO);
+        let again: Vec<GpuStatus> = read.inventory().unwrap().iter().map(GpuStatus::of).collect();
+        assert_eq!(again, read.gpus);
+    }
+
+    #[test]
+    fn impossible_inventories_say_why() {
+        for (text, want) in [
+            (TWO.replace("GPU-b", "GPU-a"), "listed twice"),
+            (TWO.replace("GPU-b", "b"), "not a GPU UUID"),
+            (TWO.replace(r#""uuid":"GPU-b"}]"#, r#""uuid":"GPU-b","replicas":0}]"#), "GPU GPU-b"),
+            (
+                TWO.replace(
+                    r#""uuid":"GPU-b"}]"#,
+                    r#""uuid":"MIG-b","slice":{"profile":"1g.5gb","start":40,"size":1}}]"#,
+                ),
+                "outside every GPU",
+            ),
+        ] {
+            let error = status(&text).inventory().unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}

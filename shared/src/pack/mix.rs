@@ -1,0 +1,77 @@
+//! The requests to come, and what they are worth.
+
+use std::collections::BTreeMap;
+
+use crate::gpu::{Gpu, Part};
+use crate::occupancy::GpuState;
+use crate::resource::ResourceName;
+
+/// One kind of request to come: so many devices of one resource, all on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// How many devices.
+    pub count: u32,
+    /// What one such request is worth, in thousandths of a GPU.
+    pub milli: u64,
+}
+
+/// The shapes that are expected, by resource.
+///
+/// A placement is judged by how many requests of each shape its node could take alone before and after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mix {
+    shapes: BTreeMap<ResourceName, Vec<Shape>>,
+}
+
+/// Pods of several whole GPUs come in these sizes.
+const WHOLE_COUNTS: [u32; 4] = [1, 2, 4, 8];
+
+impl Mix {
+    /// What to expect of a cluster with these GPUs while nothing is known of its pods: one device of each
+    /// resource that is offered, and 1, 2, 4 and 8 whole GPUs together.
+    ///
+    /// A request is worth what it occupies, and the smallest offer of a resource counts, so that equal
+    /// requests are worth the same wherever they land.
+    pub fn prior<'a>(gpus: impl IntoIterator<Item = &'a Gpu>) -> Self {
+        let mut worth: BTreeMap<ResourceName, (u64, bool)> = BTreeMap::new();
+        for gpu in gpus {
+            let slices = gpu.kind.offers().iter().map(|offer| match &offer.part {
+                Part::Whole => 0,
+                Part::Slice(slice) => u64::from(slice.start) + u64::from(slice.size),
+            });
+            let grid = slices.max().unwrap_or(0).max(1);
+            for offer in gpu.kind.offers() {
+                let part = match &offer.part {
+                    Part::Whole => 1000,
+                    Part::Slice(slice) => 1000 * u64::from(slice.size) / grid,
+                };
+                let milli = part / u64::from(offer.device_count().max(1));
+                let whole = offer.part == Part::Whole && offer.replicas.is_none();
+                let entry = worth.entry(offer.resource.clone()).or_insert((milli, whole));
+                *entry = (entry.0.min(milli), entry.1 && whole);
+            }
+        }
+        let shapes = worth.into_iter().map(|(resource, (milli, whole))| {
+            let counts: &[u32] = if whole { &WHOLE_COUNTS } else { &WHOLE_COUNTS[..1] };
+            let shape = |&count: &u32| Shape { count, milli: milli.max(1) * u64::from(count) };
+            (resource, counts.iter().map(shape).collect())
+        });
+        Self { shapes: shapes.collect() }
+    }
+
+    /// The resources that are expected, with their shapes.
+    pub fn shapes(&self) -> impl Iterator<Item = (&ResourceName, &[Shape])> {
+        self.shapes.iter().map(|(resource, shapes)| (resource, shapes.as_slice()))
+    }
+
+    /// What a node could still take, each shape by itself, in thousandths of a GPU.
+    pub fn value(&self, gpus: &[GpuState]) -> u64 {
+        let copies = |resource: &ResourceName| -> u32 { gpus.iter().map(|gpu| gpu.copies(resource)).sum() };
+        self.shapes().map(|(resource, shapes)| worth(shapes, copies(resource))).sum()
+    }
+}
+
+/// What `copies` single devices on one node are worth to requests of these shapes.
+pub(super) fn worth(shapes: &[Shape], copies: u32) -> u64 {
+    shapes.iter().map(|shape| u64::from(copies / shape.count.max(1)) * shape.milli).sum()
+}

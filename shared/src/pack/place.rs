@@ -1,0 +1,238 @@
+//! One request on one node.
+
+use std::collections::BTreeMap;
+
+use super::mix::{Mix, worth};
+use crate::gpu::{Gpu, Part};
+use crate::occupancy::GpuState;
+use crate::plan::{PlannedContainers, PlannedDevice};
+use crate::request::Request;
+use crate::resource::ResourceName;
+
+/// Devices wanted on one node, by resource.
+pub type Demand = BTreeMap<ResourceName, u32>;
+
+/// Choices that are tried before a request counts as not fitting. Without conflicts between offers the first
+/// try succeeds; with them, this bounds the search for a rare arrangement.
+const STEPS_MAX: u32 = 4096;
+
+/// One device of a placement: the places of its GPU among the node's and of its offer among the GPU's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which GPU.
+    pub gpu: usize,
+    /// Which of its offers.
+    pub offer: usize,
+}
+
+/// What a placement takes away. Compared in the order of the fields; less is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Cost {
+    /// Requests to come that no longer fit, in thousandths of a GPU.
+    pub lost: u64,
+    /// Whether it breaks into a node that nobody uses.
+    pub wakes_node: bool,
+    /// GPUs that nobody used before.
+    pub wakes_gpus: u32,
+    /// Devices of the resources asked for that the node could still take afterwards.
+    pub room_left: u32,
+}
+
+/// Where a request goes on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The devices of each resource.
+    pub devices: BTreeMap<ResourceName, Vec<Chosen>>,
+    /// What it takes away.
+    pub cost: Cost,
+}
+
+/// Why a request does not fit a node. The texts are few and without numbers: kube-scheduler groups nodes by
+/// them in the pod's event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NoFit {
+    /// The node has nothing under that name, whoever leaves.
+    #[error("no {0} on this node")]
+    NotOffered(ResourceName),
+    /// The node would have too few even if it were empty.
+    #[error("fewer {0} on this node than the pod asks for")]
+    TooFew(ResourceName),
+    /// It is offered, but what is free is unhealthy.
+    #[error("no healthy {0} free")]
+    Unhealthy(ResourceName),
+    /// All of it is in use, or what is free does not fit together.
+    #[error("no free placement for {0}")]
+    Full(ResourceName),
+}
+
+impl NoFit {
+    /// Whether it would still not fit if every pod left the node.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::NotOffered(_) | Self::TooFew(_))
+    }
+}
+
+/// Places a request on a node, or says why it does not fit.
+///
+/// Pure: `gpus` is a snapshot, and the caller takes the devices or drops the answer. Large parts are chosen
+/// first. Ties go to the lowest GPU index, so that every replica gives the same answer.
+///
+/// # Errors
+/// [`NoFit`], for the first resource that does not fit.
+pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement, NoFit> {
+    for (resource, &count) in demand {
+        check_count(gpus, resource, count)?;
+    }
+    let mut wanted: Vec<(&ResourceName, u32)> =
+        demand.iter().map(|(resource, &count)| (resource, count)).collect();
+    wanted.sort_by_key(|(resource, _)| std::cmp::Reverse(largest_part(gpus, resource)));
+    let units: Vec<&ResourceName> =
+        wanted.iter().flat_map(|&(resource, count)| std::iter::repeat_n(resource, count as usize)).collect();
+
+    let mut search = Search { gpus: gpus.to_vec(), mix, steps: 0, chosen: Vec::with_capacity(units.len()) };
+    if !search.fits(&units) {
+        let first = units.first().copied().cloned();
+        return Err(NoFit::Full(first.unwrap_or_else(ResourceName::gpu)));
+    }
+    let mut devices: BTreeMap<ResourceName, Vec<Chosen>> = BTreeMap::new();
+    for (resource, chosen) in units.iter().zip(&search.chosen) {
+        devices.entry((*resource).clone()).or_default().push(*chosen);
+    }
+    let cost = Cost {
+        lost: mix.value(gpus).saturating_sub(mix.value(&search.gpus)),
+        wakes_node: gpus.iter().all(|gpu| gpu.occupancy.is_idle()),
+        wakes_gpus: count(
+            gpus.iter().zip(&search.gpus).filter(|(b, a)| b.occupancy.is_idle() && !a.occupancy.is_idle()),
+        ),
+        room_left: demand.keys().map(|resource| copies(&search.gpus, resource)).sum(),
+    };
+    Ok(Placement { devices, cost })
+}
+
+impl Placement {
+    /// The placement in a plan's words, told to the pod's containers.
+    pub fn to_plan(&self, gpus: &[GpuState], request: &Request) -> PlannedContainers {
+        let name = |chosen: &Chosen| {
+            let gpu = &gpus[chosen.gpu].gpu;
+            PlannedDevice::of(gpu, &gpu.kind.offers()[chosen.offer].part)
+        };
+        let sets = self
+            .devices
+            .iter()
+            .map(|(resource, devices)| (resource.clone(), devices.iter().map(name).collect()));
+        let mut plan = PlannedContainers::new();
+        for (container, resource, devices) in request.distribute(&sets.collect()) {
+            plan.entry(container.name.clone()).or_default().insert(resource, devices);
+        }
+        plan
+    }
+}
+
+/// The cheap answer for a resource by itself: are there enough devices at all?
+fn check_count(gpus: &[GpuState], resource: &ResourceName, count: u32) -> Result<(), NoFit> {
+    if copies(gpus, resource) >= count {
+        return Ok(());
+    }
+    let empty = |healthy_only: bool| -> u32 {
+        let idle = gpus.iter().filter(|g| !healthy_only || g.gpu.unhealthy.is_none()).map(|g| {
+            let gpu = Gpu { unhealthy: None, ..(*g.gpu).clone() };
+            GpuState::idle(gpu.into()).copies(resource)
+        });
+        idle.sum()
+    };
+    let free_if_healthy: u32 = gpus.iter().map(|g| g.occupancy.copies(&g.gpu.kind, resource)).sum();
+    Err(match empty(false) {
+        0 => NoFit::NotOffered(resource.clone()),
+        most if most < count => NoFit::TooFew(resource.clone()),
+        _ if free_if_healthy >= count || empty(true) < count => NoFit::Unhealthy(resource.clone()),
+        _ => NoFit::Full(resource.clone()),
+    })
+}
+
+struct Search<'a> {
+    gpus: Vec<GpuState>,
+    mix: &'a Mix,
+    steps: u32,
+    chosen: Vec<Chosen>,
+}
+
+impl Search<'_> {
+    /// Chooses the units one after another, best first; goes back where a choice leaves no room for a later
+    /// one. On failure `chosen` holds nothing of this call.
+    fn fits(&mut self, units: &[&ResourceName]) -> bool {
+        let Some((&resource, rest)) = units.split_first() else { return true };
+        for candidate in self.candidates(resource) {
+            if self.steps >= STEPS_MAX {
+                return false;
+            }
+            self.steps += 1;
+            self.gpus[candidate.gpu].occupancy.take(candidate.offer);
+            self.chosen.push(candidate);
+            if self.fits(rest) {
+                return true;
+            }
+            self.chosen.pop();
+            self.gpus[candidate.gpu].occupancy.give_back(candidate.offer);
+        }
+        false
+    }
+
+    /// The offers that have room for one more device of `resource`, the least harmful first.
+    fn candidates(&self, resource: &ResourceName) -> Vec<Chosen> {
+        let totals: Vec<(&ResourceName, u32)> =
+            self.mix.shapes().map(|(known, _)| (known, copies(&self.gpus, known))).collect();
+        let mut ranked = Vec::new();
+        for (g, gpu) in self.gpus.iter().enumerate() {
+            for (offer, _) in gpu.gpu.kind.offers_of(resource) {
+                if gpu.room(offer) > 0 {
+                    ranked.push((self.rank(g, offer, resource, &totals), Chosen { gpu: g, offer }));
+                }
+            }
+        }
+        ranked.sort_by_key(|&(rank, Chosen { gpu, .. })| (rank, self.gpus[gpu].gpu.index));
+        ranked.into_iter().map(|(_, chosen)| chosen).collect()
+    }
+
+    /// What one device takes away: value lost, an idle GPU woken, the room left on that GPU, and last the
+    /// start (the high end first: it leaves the low starts, where the large profiles begin).
+    fn rank(
+        &self,
+        g: usize,
+        offer: usize,
+        resource: &ResourceName,
+        totals: &[(&ResourceName, u32)],
+    ) -> (u64, bool, u32, u8) {
+        let before = &self.gpus[g];
+        let mut after = before.clone();
+        after.occupancy.take(offer);
+        let lost = self.mix.shapes().zip(totals).map(|((known, shapes), &(_, total))| {
+            let left = total - before.copies(known) + after.copies(known);
+            worth(shapes, total).saturating_sub(worth(shapes, left))
+        });
+        let start = match &before.gpu.kind.offers()[offer].part {
+            Part::Whole => 0,
+            Part::Slice(slice) => slice.start,
+        };
+        (lost.sum(), before.occupancy.is_idle(), after.copies(resource), u8::MAX - start)
+    }
+}
+
+fn copies(gpus: &[GpuState], resource: &ResourceName) -> u32 {
+    gpus.iter().map(|gpu| gpu.copies(resource)).sum()
+}
+
+fn largest_part(gpus: &[GpuState], resource: &ResourceName) -> u32 {
+    let size = |part: &Part| match part {
+        Part::Whole => u32::MAX,
+        Part::Slice(slice) => u32::from(slice.size),
+    };
+    gpus.iter()
+        .flat_map(|gpu| gpu.gpu.kind.offers_of(resource))
+        .map(|(_, offer)| size(&offer.part))
+        .max()
+        .unwrap_or(0)
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,151 @@
+//! The few fields of a pod that Stowage looks at, as the API server writes them.
+//!
+//! A slim type on purpose: a cluster has tens of thousands of pods, and environment, volumes and managed
+//! fields of each would cost gigabytes. Unknown fields are skipped; every field may be absent or `null`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A pod's spec, as far as placement goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// The node it is bound to; empty while it waits.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub node_name: String,
+    /// The scheduler it asks for.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub scheduler_name: String,
+    /// Containers that run before the others, one by one; restartable ones (sidecars) go on running.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<Container>,
+    /// The containers.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+}
+
+/// A container, as far as placement goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Its name.
+    #[serde(deserialize_with = "null_is_default")]
+    pub name: String,
+    /// `Always` makes an init container a sidecar.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub restart_policy: String,
+    /// What it asks for.
+    #[serde(deserialize_with = "null_is_default")]
+    pub resources: Resources,
+}
+
+/// What a container asks for, as quantities by resource name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Upper bounds; for extended resources equal to the requests.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
+    /// What is reserved.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+/// A quantity as it is written: a string, or a bare number in hand-written JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Quantity {
+    /// E.g. `"1"` or `"500m"`.
+    Text(String),
+    /// E.g. `1`.
+    Number(u64),
+}
+
+/// A pod's status, as far as placement goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+}
+
+impl PodStatus {
+    /// Whether it will never run again, so that its devices are free.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+}
+
+/// Reads `null` as the default: Go writes nil slices and maps so.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl Quantity {
+    /// The quantity as a whole number, where it is one: extended resources are counted in whole devices.
+    ///
+    /// Understands the forms that Kubernetes writes for whole numbers: `3`, `1k`, `2Ki`, `1e3`, `2000m`.
+    pub fn as_count(&self) -> Option<u64> {
+        let text = match self {
+            Self::Number(number) => return Some(*number),
+            Self::Text(text) => text,
+        };
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, suffix) = text.split_at(split);
+        let number: u64 = digits.parse().ok()?;
+        if suffix == "m" {
+            return (number.is_multiple_of(1000)).then_some(number / 1000);
+        }
+        let factor: u64 = match suffix {
+            "" => 1,
+            "k" => 1_000,
+            "M" => 1_000_000,
+            "G" => 1_000_000_000,
+            "Ki" => 1 << 10,
+            "Mi" => 1 << 20,
+            "Gi" => 1 << 30,
+            _ => {
+                let exponent = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+                10_u64.checked_pow(exponent)?
+            }
+        };
+        number.checked_mul(factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_read_as_kubernetes_writes_them() {
+        for (text, want) in [
+            ("1", Some(1)),
+            ("1k", Some(1000)),
+            ("2Ki", Some(2048)),
+            ("1e3", Some(1000)),
+            ("2000m", Some(2)),
+            ("500m", None),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("99999999999999999999", None),
+            ("9e99", None),
+        ] {
+            assert_eq!(Quantity::Text(text.into()).as_count(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nulls_and_unknown_fields_are_no_error() {
+        let text = r#"{"nodeName":null,"containers":[{"name":"a","resources":null,"env":[1]}],"initContainers":null}"#;
+        let spec: PodSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.containers.len(), 1);
+    }
+}

@@ -1,0 +1,246 @@
+//! What of a node is in use, reckoned from everything that is known of it.
+//!
+//! Three sources disagree for a while after each change: what the kubelet handed out (published in the
+//! GpuNode, true but late), what pods were promised (their plans), and what pods ask for. A pod that the
+//! kubelet has served counts with what it holds. One that it has not yet served counts with its plan, up to a
+//! swap: plans of one shape on one node are interchangeable, since the kubelet does not say for which pod it
+//! allocates. A pod without a plan counts with what the packing core would choose, as the plugin will.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::device_id::DeviceId;
+use crate::gpu::{Gpu, locate};
+use crate::occupancy::{GpuState, Occupancy};
+use crate::pack::{self, Chosen, Demand, Mix};
+use crate::plan::{Plan, PlannedDevice};
+use crate::request::Request;
+use crate::resource::ResourceName;
+
+/// A pod that is bound to the node and not terminal.
+#[derive(Debug, Clone)]
+pub struct NodePod<'a> {
+    /// The pod's UID.
+    pub uid: &'a str,
+    /// What it asks for.
+    pub request: &'a Request,
+    /// What it was promised, if anything valid.
+    pub plan: Option<&'a Plan>,
+}
+
+/// Devices that the kubelet handed to a container.
+#[derive(Debug, Clone)]
+pub struct Held<'a> {
+    /// The pod's UID; empty where it is not known.
+    pub uid: &'a str,
+    /// The resource.
+    pub resource: &'a ResourceName,
+    /// The device ids.
+    pub device_ids: &'a [String],
+}
+
+/// Reckons what of a node's GPUs is in use or promised.
+///
+/// `held` is what the kubelet handed out, whoever has it; ids that belong to no GPU here are skipped (the
+/// audit names them). A device that several containers of one pod hold counts once.
+pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec<GpuState> {
+    let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
+    let mut served: BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for held in held {
+        for text in held.device_ids {
+            let Some(id) = text.parse::<DeviceId>().ok() else { continue };
+            let Some((gpu, offer)) = locate(gpus.iter().map(|g| &**g), held.resource, &id) else { continue };
+            // A container reuses what an init container of its pod had: the same id, the same device.
+            if seen.insert((held.resource, text.as_str())) {
+                states[gpu].occupancy.take(offer);
+                served
+                    .entry(held.uid)
+                    .or_default()
+                    .entry(held.resource)
+                    .or_default()
+                    .push(Chosen { gpu, offer });
+            }
+        }
+    }
+    let waiting = Waiting::of(gpus, pods, &served);
+    waiting.promise(&mut states);
+    states
+}
+
+/// A pod's planned devices and how many it still lacks, for one resource.
+struct Lack<'a> {
+    pod: &'a NodePod<'a>,
+    resource: ResourceName,
+    asked: u32,
+    missing: u32,
+}
+
+/// What was promised and not yet handed out.
+struct Waiting<'a> {
+    gpus: &'a [Arc<Gpu>],
+    lacks: Vec<Lack<'a>>,
+    /// Planned devices that nobody holds yet, by resource and count: the shape within which plans swap.
+    promised: BTreeMap<(ResourceName, u32), Vec<Chosen>>,
+}
+
+impl<'a> Waiting<'a> {
+    fn of(
+        gpus: &'a [Arc<Gpu>],
+        pods: &'a [NodePod<'a>],
+        served: &BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>>,
+    ) -> Self {
+        let mut lacks = Vec::new();
+        let mut promised: BTreeMap<(ResourceName, u32), Vec<Chosen>> = BTreeMap::new();
+        let mut used: Vec<((ResourceName, u32), Chosen)> = Vec::new();
+        for pod in pods {
+            let mut planned = pod.plan.map(|plan| plan.sets(pod.request)).unwrap_or_default();
+            for (resource, asked) in pod.request.total() {
+                let shape = (resource.clone(), asked);
+                let plan = planned.remove(&resource).unwrap_or_default();
+                promised.entry(shape.clone()).or_default().extend(located(gpus, &resource, &plan));
+                let has = served.get(pod.uid).and_then(|resources| resources.get(&resource));
+                used.extend(has.into_iter().flatten().map(|&chosen| (shape.clone(), chosen)));
+                let has = u32::try_from(has.map_or(0, Vec::len)).unwrap_or(u32::MAX);
+                if has < asked {
+                    lacks.push(Lack { pod, resource, asked, missing: asked - has });
+                }
+            }
+        }
+        for (shape, chosen) in used {
+            take_from(promised.get_mut(&shape), chosen);
+        }
+        Self { gpus, lacks, promised }
+    }
+
+    /// Counts what waiting pods will get: their own plan, else another of their shape, else the core's choice.
+    fn promise(mut self, states: &mut [GpuState]) {
+        let mix = Mix::prior(self.gpus.iter().map(|gpu| &**gpu));
+        for lack in &mut self.lacks {
+            let pool = self.promised.get_mut(&(lack.resource.clone(), lack.asked));
+            let Some(pool) = pool else { continue };
+            let plan = lack.pod.plan.map(|plan| plan.sets(lack.pod.request)).unwrap_or_default();
+            let own = plan.get(&lack.resource).map_or(&[][..], Vec::as_slice);
+            for chosen in located(self.gpus, &lack.resource, own) {
+                if lack.missing > 0 && take_from(Some(pool), chosen) {
+                    states[chosen.gpu].occupancy.take(chosen.offer);
+                    lack.missing -= 1;
+                }
+            }
+        }
+        for lack in &mut self.lacks {
+            let pool = self.promised.entry((lack.resource.clone(), lack.asked)).or_default();
+            let swapped = pool.split_off(pool.len().saturating_sub(lack.missing as usize));
+            lack.missing -= u32::try_from(swapped.len()).unwrap_or(lack.missing);
+            swapped.iter().for_each(|chosen| states[chosen.gpu].occupancy.take(chosen.offer));
+        }
+        for lack in self.lacks.iter().filter(|lack| lack.missing > 0) {
+            let demand = Demand::from([(lack.resource.clone(), lack.missing)]);
+            let placement = pack::place(states, &demand, &mix);
+            for chosen in placement.into_iter().flat_map(|p| p.devices.into_values().flatten()) {
+                states[chosen.gpu].occupancy.take(chosen.offer);
+            }
+        }
+    }
+}
+
+fn located(gpus: &[Arc<Gpu>], resource: &ResourceName, planned: &[PlannedDevice]) -> Vec<Chosen> {
+    let find = |device: &PlannedDevice| device.locate(gpus.iter().map(|g| &**g), resource);
+    planned.iter().filter_map(find).map(|(gpu, offer)| Chosen { gpu, offer }).collect()
+}
+
+fn take_from(pool: Option<&mut Vec<Chosen>>, chosen: Chosen) -> bool {
+    let Some(pool) = pool else { return false };
+    pool.iter().position(|&other| other == chosen).map(|at| pool.swap_remove(at)).is_some()
+}
+
+/// The occupancies alone, for comparisons.
+pub fn occupancies(states: &[GpuState]) -> Vec<Occupancy> {
+    states.iter().map(|state| state.occupancy.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{GpuKind, Offer, Part};
+    use crate::pod::PodSpec;
+    use crate::units::MemoryMib;
+
+    fn gpus(n: u32) -> Vec<Arc<Gpu>> {
+        let resource = ResourceName::gpu().shared();
+        let kind =
+            GpuKind::new("M", MemoryMib(1), vec![Offer { resource, part: Part::Whole, replicas: Some(4) }]);
+        let kind = Arc::new(kind.unwrap());
+        let gpu = |i| Gpu {
+            uuid: format!("GPU-{i}").parse().unwrap(),
+            index: i,
+            numa_node: None,
+            kind: kind.clone(),
+            part_uuids: vec![format!("GPU-{i}")],
+            unhealthy: None,
+        };
+        (0..n).map(|i| Arc::new(gpu(i))).collect()
+    }
+
+    fn request() -> Request {
+        let text = r#"{"containers":[{"name":"c","resources":{"limits":{"nvidia.com/gpu.shared":1}}}]}"#;
+        Request::of_standard(&serde_json::from_str::<PodSpec>(text).unwrap()).unwrap()
+    }
+
+    fn plan(uid: &str, gpu: u32) -> Plan {
+        let device = PlannedDevice { gpu: format!("GPU-{gpu}").parse().unwrap(), slice: None };
+        let resources = BTreeMap::from([(ResourceName::gpu().shared(), vec![device])]);
+        Plan { uid: uid.into(), node: "n".into(), containers: BTreeMap::from([("c".into(), resources)]) }
+    }
+
+    /// Pods as (uid, planned GPU), held devices as (uid, device id); the answer is the shares in use per GPU.
+    #[track_caller]
+    fn check(pods: &[(&str, Option<u32>)], held: &[(&str, &str)], want: &[u32]) {
+        let (request, gpus, resource) = (request(), gpus(2), ResourceName::gpu().shared());
+        let plans: Vec<Option<Plan>> = pods.iter().map(|(uid, gpu)| gpu.map(|gpu| plan(uid, gpu))).collect();
+        let pods: Vec<NodePod<'_>> = pods
+            .iter()
+            .zip(&plans)
+            .map(|((uid, _), plan)| NodePod { uid, request: &request, plan: plan.as_ref() })
+            .collect();
+        let ids: Vec<[String; 1]> = held.iter().map(|(_, id)| [(*id).to_owned()]).collect();
+        let held: Vec<Held<'_>> = held
+            .iter()
+            .zip(&ids)
+            .map(|((uid, _), id)| Held { uid, resource: &resource, device_ids: id })
+            .collect();
+        let got: Vec<u32> = reckon(&gpus, &held, &pods).iter().map(|g| g.occupancy.in_use(0)).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_promise_counts_until_it_is_kept_and_then_once() {
+        check(&[("a", Some(1))], &[], &[0, 1]);
+        check(&[("a", Some(1))], &[("a", "GPU-1::2")], &[0, 1]);
+    }
+
+    #[test]
+    fn two_plans_of_one_shape_may_be_swapped() {
+        check(&[("a", Some(0)), ("b", Some(1))], &[("a", "GPU-1::0")], &[1, 1]);
+    }
+
+    #[test]
+    fn what_the_kubelet_did_counts_whatever_was_planned() {
+        check(&[("a", Some(0))], &[("a", "GPU-1::0")], &[0, 1]);
+        check(&[], &[("stranger", "GPU-1::0"), ("", "GPU-0::3")], &[1, 1]);
+    }
+
+    #[test]
+    fn a_pod_without_a_plan_counts_where_the_core_would_put_it() {
+        check(&[("a", None), ("b", Some(1))], &[], &[0, 2]);
+    }
+
+    #[test]
+    fn a_reused_device_counts_once_and_nonsense_not_at_all() {
+        check(
+            &[("a", Some(0))],
+            &[("a", "GPU-0::0"), ("a", "GPU-0::0"), ("b", "GPU-9"), ("b", "x")],
+            &[1, 0],
+        );
+    }
+}
