@@ -1,0 +1,44 @@
+//! Structured logs on standard error: JSON for machines, text for people.
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Lines for a terminal.
+    Text,
+}
+
+/// The flags that both programs share.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// How log lines are written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, or a filter such as info,stowage=debug.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Starts logging; a filter that cannot be read falls back to `info`, and says so.
+pub fn init(args: &LogArgs) {
+    let (filter, mistake) = match EnvFilter::try_new(&args.log_level) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call, as in a test, leaves the first one's logger in place.
+    let _ = match args.log_format {
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+    if let Some(error) = mistake {
+        let log_level = &args.log_level;
+        tracing::warn!(%error, log_level, "The log level cannot be read: info is used.");
+    }
+}
