@@ -9,6 +9,7 @@ use std::fmt;
 use crate::gpu::Gpu;
 use crate::gpu_node::AllocationStatus;
 use crate::plan::{Plan, PlannedDevice};
+use crate::pod::{PodSpec, PodStatus};
 use crate::request::Request;
 use crate::resource::ResourceName;
 
@@ -40,6 +41,32 @@ pub struct PodView {
     pub plan: Option<Plan>,
     /// Whether its containers run, so that it must hold what it asks for.
     pub running: bool,
+}
+
+impl PodView {
+    /// Reads a pod as the API server has it. `None` where it is not bound to `node`, has ended, or asks for
+    /// no GPU; a plan that is not valid for it counts as none.
+    pub fn of(
+        (namespace, name, uid): (&str, &str, &str),
+        plan: Option<&str>,
+        spec: &PodSpec,
+        status: &PodStatus,
+        node: &str,
+    ) -> Option<Self> {
+        if spec.node_name != node || status.is_terminal() {
+            return None;
+        }
+        let request = Request::of_standard(spec).ok().filter(|request| !request.is_empty())?;
+        let plan = plan.and_then(|text| Plan::read(text, uid, node, &request).ok());
+        Some(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            request,
+            plan,
+            running: status.phase == "Running",
+        })
+    }
 }
 
 /// How bad a finding is.

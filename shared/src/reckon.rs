@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::device_id::DeviceId;
 use crate::gpu::{Gpu, locate};
-use crate::occupancy::{GpuState, Occupancy};
+use crate::occupancy::GpuState;
 use crate::pack::{self, Chosen, Demand, Mix};
 use crate::plan::{Plan, PlannedDevice};
 use crate::request::Request;
@@ -154,13 +154,10 @@ fn take_from(pool: Option<&mut Vec<Chosen>>, chosen: Chosen) -> bool {
     pool.iter().position(|&other| other == chosen).map(|at| pool.swap_remove(at)).is_some()
 }
 
-/// The occupancies alone, for comparisons.
-pub fn occupancies(states: &[GpuState]) -> Vec<Occupancy> {
-    states.iter().map(|state| state.occupancy.clone()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::gpu::{GpuKind, Offer, Part};
     use crate::pod::PodSpec;
@@ -242,5 +239,43 @@ mod tests {
             &[("a", "GPU-0::0"), ("a", "GPU-0::0"), ("b", "GPU-9"), ("b", "x")],
             &[1, 0],
         );
+    }
+
+    proptest! {
+        /// Pods are planned one after another by the core; then the kubelet serves some of them, with any
+        /// free device of the shape's plans. However it swaps, what is in use is what all pods ask for.
+        #[test]
+        fn swaps_neither_lose_nor_invent_devices(count in 1_u32..8, serve in prop::collection::vec(0_usize..8, 0..8)) {
+            let (request, gpus, resource) = (request(), gpus(2), ResourceName::gpu().shared());
+            let mix = Mix::prior(gpus.iter().map(|gpu| &**gpu));
+            let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
+            let mut plans = Vec::new();
+            for uid in 0..count {
+                let placement = pack::place(&states, &request.total(), &mix).unwrap();
+                let containers = placement.to_plan(&states, &request);
+                let chosen = placement.devices[&resource][0];
+                states[chosen.gpu].occupancy.take(chosen.offer);
+                plans.push(Plan { uid: uid.to_string(), node: "n".into(), containers });
+            }
+            // Whoever is served takes the planned GPU of another pod of the shape.
+            let mut promised: Vec<String> =
+                plans.iter().map(|plan| plan.devices("c", &resource)[0].gpu.to_string()).collect();
+            let mut held = Vec::new();
+            for pick in serve {
+                let uid = held.len().to_string();
+                if (held.len() as u32) < count {
+                    let gpu = promised.swap_remove(pick % promised.len());
+                    let replica = held.iter().filter(|(_, id): &&(String, [String; 1])| id[0].starts_with(&gpu)).count();
+                    held.push((uid, [format!("{gpu}::{replica}")]));
+                }
+            }
+            let pods: Vec<NodePod<'_>> =
+                plans.iter().map(|plan| NodePod { uid: &plan.uid, request: &request, plan: Some(plan) }).collect();
+            let held: Vec<Held<'_>> =
+                held.iter().map(|(uid, id)| Held { uid, resource: &resource, device_ids: id }).collect();
+            let got: Vec<u32> = reckon(&gpus, &held, &pods).iter().map(|g| g.occupancy.in_use(0)).collect();
+            let want: Vec<u32> = states.iter().map(|g| g.occupancy.in_use(0)).collect();
+            prop_assert_eq!(got, want);
+        }
     }
 }
