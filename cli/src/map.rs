@@ -1,0 +1,91 @@
+//! The map: every GPU and who is on it.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, OfferStatus};
+
+use crate::cluster::Cluster;
+
+/// The map for a terminal.
+pub fn text(cluster: &Cluster) -> String {
+    let mut out = String::new();
+    for (node, status) in &cluster.gpu_nodes {
+        node_text(&mut out, node, status);
+    }
+    if out.is_empty() {
+        out.push_str("No GpuNodes: no device plugin of Stowage has written one yet.\n");
+    }
+    out
+}
+
+/// The map for programs.
+pub fn json(cluster: &Cluster) -> Value {
+    let node = |(name, status): &(String, GpuNodeStatus)| json!({"node": name, "status": status});
+    cluster.gpu_nodes.iter().map(node).collect()
+}
+
+fn node_text(out: &mut String, node: &str, status: &GpuNodeStatus) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "{node}: {} GPUs, {} in use, as of {}",
+        status.gpus.len(),
+        status.summary.in_use,
+        status.observed_at
+    );
+    for gpu in &status.gpus {
+        let health = gpu.unhealthy.as_ref().map(|why| format!("  UNHEALTHY: {why}")).unwrap_or_default();
+        let _ = writeln!(out, "  {:>2} {}  {}  {}{health}", gpu.index, gpu.model, gpu.memory_mib, gpu.uuid);
+        for offer in &gpu.offers {
+            let _ = writeln!(out, "       {}", offer_text(offer, &status.allocations));
+        }
+    }
+}
+
+fn offer_text(offer: &OfferStatus, allocations: &[AllocationStatus]) -> String {
+    let place = offer.slice.as_ref().map(|slice| format!("@{}", slice.start)).unwrap_or_default();
+    let holders: Vec<String> = allocations
+        .iter()
+        .filter(|held| held.resource == offer.resource)
+        .flat_map(|held| held.device_ids.iter().filter(|id| part_of(id) == offer.uuid).map(move |_| held))
+        .map(|held| format!("{}/{}", held.namespace, held.pod))
+        .collect();
+    let of = offer.replicas.map(|replicas| format!(" {}/{replicas}", holders.len())).unwrap_or_default();
+    let who = if holders.is_empty() { "free".to_owned() } else { holders.join(", ") };
+    format!("{}{place}{of}: {who}", offer.resource)
+}
+
+fn part_of(device_id: &str) -> &str {
+    device_id.split_once("::").map_or(device_id, |(part, _)| part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_shows_who_is_on_it() {
+        let text = r#"{"observedAt":"2026-01-01T00:00:00Z","summary":{"gpus":2,"inUse":1},"gpus":[
+            {"uuid":"GPU-a","index":0,"model":"M","memoryMib":40960,"offers":[
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-x","slice":{"profile":"1g.5gb","start":3,"size":1}},
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-y","slice":{"profile":"1g.5gb","start":4,"size":1}}]},
+            {"uuid":"GPU-b","index":1,"model":"M","memoryMib":40960,"unhealthy":"lost","offers":[
+                {"resource":"nvidia.com/gpu.shared","uuid":"GPU-b","replicas":4}]}],
+            "allocations":[
+                {"namespace":"d","pod":"p","container":"c","resource":"nvidia.com/mig-1g.5gb","deviceIds":["MIG-x"]},
+                {"namespace":"d","pod":"q","container":"c","resource":"nvidia.com/gpu.shared","deviceIds":["GPU-b::2"]}]}"#;
+        let status: GpuNodeStatus = serde_json::from_str(text).unwrap();
+        let mut out = String::new();
+        node_text(&mut out, "n", &status);
+        let want = "\
+n: 2 GPUs, 1 in use, as of 2026-01-01T00:00:00Z
+   0 M  40960 MiB  GPU-a
+       nvidia.com/mig-1g.5gb@3: d/p
+       nvidia.com/mig-1g.5gb@4: free
+   1 M  40960 MiB  GPU-b  UNHEALTHY: lost
+       nvidia.com/gpu.shared 1/4: d/q
+";
+        assert_eq!(out, want);
+    }
+}
