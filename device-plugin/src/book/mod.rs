@@ -1,0 +1,351 @@
+//! The book: what this node has, what its pods were promised, and what the kubelet handed out.
+//!
+//! A pure state machine: [`Book::apply`] takes what happened, [`Book::choose`] says which devices a call should
+//! get, and nothing here waits, locks or does I/O. Time comes in as a number.
+//!
+//! The kubelet asks for devices without saying for which pod. What it does tell is a resource and a count, and it
+//! admits pods one at a time, in the order in which the API server bound them: the order of our own watch. So a
+//! call belongs to the first pod that still lacks such a call; and since plans of one shape are interchangeable,
+//! a wrong guess costs nothing. What really happened is learned later from pod-resources, and corrects the book.
+//!
+//! Three facts rank above any plan: what the kubelet says is available, what it says is held, and what a pod
+//! itself asks for.
+
+mod calls;
+mod choose;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stowage_shared::device_id::DeviceId;
+use stowage_shared::gpu::locate;
+use stowage_shared::gpu_node::AllocationStatus;
+use stowage_shared::pack::Chosen;
+use stowage_shared::plan::{Plan, PlanError};
+use stowage_shared::pod::{PodSpec, PodStatus};
+use stowage_shared::request::{Request, RequestError};
+use stowage_shared::resource::ResourceName;
+
+use crate::inventory::Inventory;
+
+pub use calls::Served;
+pub use choose::{Ask, Choice, Source};
+
+/// How long an allocation that pod-resources does not show is kept in mind: the kubelet stores it only after
+/// `Allocate` has returned, and a pod that is refused afterwards never shows.
+pub const GRANT_GRACE: Duration = Duration::from_secs(60);
+/// The most allocations kept in mind that pod-resources has not shown.
+const GRANTS_MAX: usize = 4096;
+/// The most pods of a node with GPU requests; the kubelet's own limit is 110 unless raised.
+const PODS_MAX: usize = 4096;
+
+/// A pod of this node, as the API server told it.
+#[derive(Debug, Clone)]
+pub struct PodSeen {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// When it was created, in seconds since 1970: the kubelet's order within one list.
+    pub created: i64,
+    /// What it asks for.
+    pub request: Result<Request, RequestError>,
+    /// Its plan annotation, not looked at yet.
+    pub plan: Option<String>,
+    /// Whether its containers run, so that all of its devices have been allocated.
+    pub running: bool,
+    /// Whether it has ended for good.
+    pub terminal: bool,
+}
+
+impl PodSeen {
+    /// A pod from its API object's parts.
+    pub fn of(
+        (namespace, name, uid): (String, String, String),
+        created: i64,
+        plan: Option<String>,
+        spec: &PodSpec,
+        status: &PodStatus,
+    ) -> Self {
+        let request = Request::of_standard(spec);
+        let (running, terminal) = (status.phase == "Running", status.is_terminal());
+        Self { namespace, name, uid, created, request, plan, running, terminal }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A pod was added or changed.
+    Pod(PodSeen),
+    /// A pod that was looked up because nobody was known to ask: only news if the watch has not told it yet.
+    FoundPod(PodSeen),
+    /// A pod is gone.
+    PodGone {
+        /// Its UID.
+        uid: String,
+    },
+    /// All pods of the node, after a new list; those not in it are gone.
+    Pods(Vec<PodSeen>),
+    /// `Allocate` was answered.
+    Allocated {
+        /// The resource.
+        resource: ResourceName,
+        /// The device ids.
+        ids: Vec<String>,
+        /// When.
+        at: Duration,
+    },
+    /// Pod-resources answered. (Where it does not, there is no event: nothing is freed on ignorance.)
+    PodResources {
+        /// Who holds what.
+        held: Vec<Holding>,
+        /// When it was asked.
+        asked_at: Duration,
+    },
+}
+
+/// Devices that a container holds, as the kubelet says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holding {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The container's name.
+    pub container: String,
+    /// The resource.
+    pub resource: ResourceName,
+    /// The device ids, sorted.
+    pub device_ids: Vec<String>,
+}
+
+/// What an event meant, where somebody wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A pod carries a plan that is none.
+    PlanIgnored {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        pod: String,
+        /// The pod's UID.
+        uid: String,
+        /// Why.
+        error: PlanError,
+    },
+    /// An allocation, and how it relates to the plans.
+    Allocated(Served),
+}
+
+/// A pod in the book.
+#[derive(Debug, Clone)]
+struct Pod {
+    namespace: String,
+    name: String,
+    request: Request,
+    plan: Option<Plan>,
+    /// The annotation that `plan` was read from, so that each text is judged once.
+    plan_text: Option<String>,
+    /// Its place in the order in which pods came.
+    order: u64,
+    /// Whether all of its devices have been allocated, whoever shows them: it runs; or an allocation that was
+    /// taken for it was never shown, as happens where only an init container has devices.
+    settled: bool,
+}
+
+/// An allocation that pod-resources has not shown yet.
+#[derive(Debug, Clone)]
+struct Grant {
+    resource: ResourceName,
+    ids: Vec<String>,
+    at: Duration,
+    /// The pod's UID and container that it was probably for.
+    call: Option<(String, String)>,
+}
+
+impl Grant {
+    /// The container that it was for, if it was probably for this pod.
+    fn call_of(&self, uid: &str) -> Option<&str> {
+        self.call.as_ref().filter(|(known, _)| known == uid).map(|(_, container)| container.as_str())
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Book {
+    node: String,
+    inventory: Arc<Inventory>,
+    pods: BTreeMap<String, Pod>,
+    next_order: u64,
+    held: Vec<Holding>,
+    grants: Vec<Grant>,
+    knows_holders: bool,
+    knows_pods: bool,
+}
+
+impl Book {
+    /// A book of a node with this inventory, and nothing known yet of pods and allocations.
+    pub fn new(node: impl Into<String>, inventory: Arc<Inventory>) -> Self {
+        Self {
+            node: node.into(),
+            inventory,
+            pods: BTreeMap::new(),
+            next_order: 0,
+            held: Vec::new(),
+            grants: Vec::new(),
+            knows_holders: false,
+            knows_pods: false,
+        }
+    }
+
+    /// What this node offers.
+    pub fn inventory(&self) -> &Arc<Inventory> {
+        &self.inventory
+    }
+
+    /// Whether a pod is in the book: one that is bound here, asks for GPUs, and has not ended.
+    pub fn knows_pod(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    /// Whether pod-resources has answered since the start: before that, who holds what is not known.
+    pub fn knows_holders(&self) -> bool {
+        self.knows_holders
+    }
+
+    /// Whether the node's pods have been listed since the start.
+    pub fn knows_pods(&self) -> bool {
+        self.knows_pods
+    }
+
+    /// Whether an allocation has not been shown by pod-resources yet.
+    pub fn awaits_holders(&self) -> bool {
+        !self.grants.is_empty()
+    }
+
+    /// Takes note of what happened.
+    pub fn apply(&mut self, event: Event) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        match event {
+            Event::Pod(pod) => notices.extend(self.pod(pod)),
+            Event::FoundPod(pod) if !self.pods.contains_key(&pod.uid) => notices.extend(self.pod(pod)),
+            Event::FoundPod(_) => {}
+            Event::PodGone { uid } => self.forget(&uid),
+            Event::Pods(mut pods) => {
+                self.knows_pods = true;
+                pods.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+                self.pods.retain(|uid, _| pods.iter().any(|pod| &pod.uid == uid));
+                notices.extend(pods.into_iter().filter_map(|pod| self.pod(pod)));
+            }
+            Event::Allocated { resource, ids, at } => {
+                notices.push(Notice::Allocated(self.allocated(resource, ids, at)));
+            }
+            Event::PodResources { held, asked_at } => self.holders(held, asked_at),
+        }
+        notices
+    }
+
+    /// Who holds which devices, with the pods' UIDs where they are known, in a fixed order.
+    pub fn allocations(&self) -> Vec<AllocationStatus> {
+        let uids: BTreeMap<(&str, &str), &str> = self
+            .pods
+            .iter()
+            .map(|(uid, pod)| ((pod.namespace.as_str(), pod.name.as_str()), uid.as_str()))
+            .collect();
+        let status = |held: &Holding| AllocationStatus {
+            namespace: held.namespace.clone(),
+            pod: held.pod.clone(),
+            uid: uids
+                .get(&(held.namespace.as_str(), held.pod.as_str()))
+                .copied()
+                .unwrap_or_default()
+                .to_owned(),
+            container: held.container.clone(),
+            resource: held.resource.clone(),
+            device_ids: held.device_ids.clone(),
+        };
+        self.held.iter().map(status).collect()
+    }
+
+    fn pod(&mut self, seen: PodSeen) -> Option<Notice> {
+        let wanted = seen.request.ok().filter(|request| !request.is_empty() && !seen.terminal);
+        let Some(request) = wanted else {
+            self.forget(&seen.uid);
+            return None;
+        };
+        let old = self.pods.remove(&seen.uid);
+        if old.is_none() && self.pods.len() >= PODS_MAX {
+            return None;
+        }
+        let order = old.as_ref().map_or(self.next_order, |old| old.order);
+        self.next_order = self.next_order.max(order + 1);
+        let settled = seen.running || old.as_ref().is_some_and(|old| old.settled);
+        let old = old.filter(|old| old.plan_text == seen.plan && old.request == request);
+        let (plan, notice) = match (old, &seen.plan) {
+            (Some(old), _) => (old.plan, None),
+            (None, None) => (None, None),
+            (None, Some(text)) => match Plan::read(text, &seen.uid, &self.node, &request) {
+                Ok(plan) => (Some(plan), None),
+                Err(error) => {
+                    let (namespace, pod, uid) = (seen.namespace.clone(), seen.name.clone(), seen.uid.clone());
+                    (None, Some(Notice::PlanIgnored { namespace, pod, uid, error }))
+                }
+            },
+        };
+        let (namespace, name) = (seen.namespace, seen.name);
+        let pod = Pod { namespace, name, request, plan, plan_text: seen.plan, order, settled };
+        self.pods.insert(seen.uid, pod);
+        notice
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.pods.remove(uid);
+    }
+
+    fn holders(&mut self, mut held: Vec<Holding>, asked_at: Duration) {
+        held.sort();
+        let is_held = |grant: &Grant| {
+            grant.ids.iter().all(|id| {
+                held.iter().any(|held| held.resource == grant.resource && held.device_ids.contains(id))
+            })
+        };
+        let mut unseen = Vec::new();
+        self.grants.retain(|grant| {
+            // An answer to a question from before the allocation says nothing of it.
+            if asked_at < grant.at {
+                return true;
+            }
+            if is_held(grant) {
+                return false;
+            }
+            if asked_at - grant.at < GRANT_GRACE {
+                return true;
+            }
+            unseen.extend(grant.call.clone());
+            false
+        });
+        for (uid, _) in unseen {
+            if let Some(pod) = self.pods.get_mut(&uid) {
+                pod.settled = true;
+            }
+        }
+        self.held = held;
+        self.knows_holders = true;
+    }
+
+    /// The places of device ids; those of no device here are left out.
+    fn places<'a>(&self, resource: &ResourceName, ids: impl IntoIterator<Item = &'a String>) -> Vec<Chosen> {
+        let place = |text: &String| {
+            let id: DeviceId = text.parse().ok()?;
+            let (gpu, offer) = locate(self.inventory.gpus().iter().map(|gpu| &**gpu), resource, &id)?;
+            Some(Chosen { gpu, offer })
+        };
+        ids.into_iter().filter_map(place).collect()
+    }
+}

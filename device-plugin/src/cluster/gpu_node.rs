@@ -1,0 +1,246 @@
+//! Publishes this node's GpuNode: on every change, and often enough that its age tells whether we live.
+//!
+//! Nothing is published before pod-resources has answered once: a restarted plugin that does not know yet who
+//! holds what must not say that nobody does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
+use serde_json::json;
+use stowage_shared::contract::{API_GROUP, API_VERSION, GPU_NODE_HEARTBEAT};
+use stowage_shared::gpu_node::{GpuNodeStatus, KIND, PLURAL};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{status, trouble};
+use crate::metrics::GpuNodeWrite;
+use crate::plugin::Plugin;
+use crate::told::AtMostEvery;
+
+/// How long changes are gathered before they are written: an `Allocate` brings several at once.
+const GATHER: Duration = Duration::from_millis(10);
+/// The least time between two writes.
+const LEAST: Duration = Duration::from_millis(50);
+/// How long one call of the API server may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first wait after a failed write; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// The longest wait after failed writes.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A write this long after the last one is never too late for [`GPU_NODE_HEARTBEAT`].
+const HEARTBEAT_MARGIN: Duration = Duration::from_secs(20);
+/// How long the first write waits for the pods' UIDs.
+const PODS_WAIT: Duration = Duration::from_secs(1);
+/// How often trouble is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// Publishes until the process ends. Trouble is logged, counted and retried with back-off.
+pub async fn publish(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
+    let mut book = plugin.book.subscribe();
+    // The sender lives as long as the process.
+    let _ = book.wait_for(|book| book.knows_holders()).await;
+    let _ = timeout(PODS_WAIT, book.wait_for(|book| book.knows_pods())).await;
+    let mut writer = Writer::new(client, node);
+    let mut log = AtMostEvery::new(LOG_EVERY);
+    let mut wait = FIRST_WAIT;
+    loop {
+        let begun = Instant::now();
+        let result = writer.write(|uid| status::of(&book.borrow_and_update(), uid)).await;
+        let next = match &result {
+            Ok(false) => writer.heartbeat_at().unwrap_or(begun + GPU_NODE_HEARTBEAT),
+            Ok(true) => {
+                plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
+                log.reset();
+                wait = FIRST_WAIT;
+                writer.heartbeat_at().unwrap_or(begun + GPU_NODE_HEARTBEAT)
+            }
+            Err(error) => {
+                plugin.metrics.gpu_node_written(error.kind());
+                if log.may() {
+                    tracing::warn!(node, error = %error, cure = error.cure(), "The GpuNode cannot be written: the extender will not use this node once it is stale.");
+                }
+                let at = Instant::now() + wait;
+                wait = (wait * 2).min(LONGEST_WAIT);
+                at
+            }
+        };
+        if result.is_err() {
+            // Changes wait for the next try: a storm of them must not become one of requests.
+            sleep_until(next).await;
+            continue;
+        }
+        let heartbeat = writer.heartbeat_at().unwrap_or(next);
+        tokio::select! {
+            () = sleep_until(heartbeat) => {}
+            changed = book.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                sleep(GATHER).await;
+                sleep_until(begun + LEAST).await;
+            }
+        }
+    }
+}
+
+/// Why the GpuNode was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("Node {0} is not there")]
+    NoNode(String),
+    #[error("cannot read the Node: {}", trouble::words(.0))]
+    Node(kube::Error),
+    #[error("the API server knows no {PLURAL}.{API_GROUP}")]
+    MissingCrd,
+    #[error("{}", trouble::words(.0))]
+    Call(kube::Error),
+    #[error("no answer in {CALL_TIMEOUT:?}")]
+    Timeout,
+}
+
+impl WriteError {
+    fn kind(&self) -> GpuNodeWrite {
+        match self {
+            Self::MissingCrd => GpuNodeWrite::MissingCrd,
+            Self::Node(kube::Error::Api(status)) | Self::Call(kube::Error::Api(status)) => {
+                match status.code {
+                    401 | 403 => GpuNodeWrite::Forbidden,
+                    // An admission policy says no with 422 as well; its message begins with our resource's name.
+                    422 if status.message.contains("ValidatingAdmissionPolicy") => GpuNodeWrite::Forbidden,
+                    400 | 422 => GpuNodeWrite::Invalid,
+                    _ => GpuNodeWrite::Failed,
+                }
+            }
+            Self::NoNode(_) | Self::Node(_) | Self::Call(_) | Self::Timeout => GpuNodeWrite::Failed,
+        }
+    }
+
+    fn cure(&self) -> &'static str {
+        match (self, self.kind()) {
+            (Self::MissingCrd, _) => "apply deploy/crds/gpunodes.yaml",
+            (Self::NoNode(_), _) => "is --node-name (NODE_NAME) the Node's name?",
+            (Self::Node(error) | Self::Call(error), GpuNodeWrite::Forbidden) => trouble::cure(error),
+            (_, GpuNodeWrite::Invalid) => "is deploy/crds/gpunodes.yaml of this version applied?",
+            _ => "it is tried again",
+        }
+    }
+}
+
+/// Writes one node's GpuNode.
+struct Writer {
+    nodes: Api<PartialObjectMeta<Node>>,
+    gpu_nodes: Api<DynamicObject>,
+    kind: ApiResource,
+    node: String,
+    node_uid: Option<String>,
+    last: Option<(Instant, GpuNodeStatus)>,
+}
+
+impl Writer {
+    fn new(client: kube::Client, node: &str) -> Self {
+        let gvk = GroupVersionKind::gvk(API_GROUP, API_VERSION, KIND);
+        let kind = ApiResource::from_gvk_with_plural(&gvk, PLURAL);
+        Self {
+            nodes: Api::all(client.clone()),
+            gpu_nodes: Api::all_with(client, &kind),
+            kind,
+            node: node.to_owned(),
+            node_uid: None,
+            last: None,
+        }
+    }
+
+    /// When a write is due although nothing changed.
+    fn heartbeat_at(&self) -> Option<Instant> {
+        self.last.as_ref().map(|(at, _)| *at + (GPU_NODE_HEARTBEAT - HEARTBEAT_MARGIN))
+    }
+
+    /// Writes the status if it changed or is due. True if it was written.
+    async fn write(&mut self, status: impl FnOnce(&str) -> GpuNodeStatus) -> Result<bool, WriteError> {
+        let due = self.heartbeat_at().is_none_or(|at| Instant::now() >= at);
+        if due {
+            // A Node that was deleted and made again has another UID: looked at anew with each heartbeat.
+            self.node_uid = None;
+        }
+        let uid = match &self.node_uid {
+            Some(uid) => uid.clone(),
+            None => self.read_node_uid().await?,
+        };
+        self.node_uid = Some(uid.clone());
+        let status = status(&uid);
+        if !due && self.last.as_ref().is_some_and(|(_, last)| *last == status) {
+            return Ok(false);
+        }
+        if !self.patch(&status).await? {
+            self.create(&uid).await?;
+            if !self.patch(&status).await? {
+                return Err(WriteError::MissingCrd);
+            }
+        }
+        self.last = Some((Instant::now(), status));
+        Ok(true)
+    }
+
+    async fn read_node_uid(&self) -> Result<String, WriteError> {
+        let node = match call(self.nodes.get_metadata(&self.node)).await? {
+            Ok(node) => node,
+            Err(error) if is_not_found(&error) => return Err(WriteError::NoNode(self.node.clone())),
+            Err(error) => return Err(WriteError::Node(error)),
+        };
+        node.metadata.uid.ok_or_else(|| WriteError::NoNode(self.node.clone()))
+    }
+
+    /// Replaces the status; false if there is no such object.
+    async fn patch(&self, status: &GpuNodeStatus) -> Result<bool, WriteError> {
+        let observed_at = now();
+        let status = GpuNodeStatus { observed_at, ..status.clone() };
+        // A merge patch replaces lists whole, and every key of the status is always there: it replaces all of it.
+        let patch = Patch::Merge(json!({ "status": status }));
+        match call(self.gpu_nodes.patch_status(&self.node, &PatchParams::default(), &patch)).await? {
+            Ok(_) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(WriteError::Call(error)),
+        }
+    }
+
+    /// Makes the object, owned by the Node so that it goes with it.
+    async fn create(&self, node_uid: &str) -> Result<(), WriteError> {
+        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": node_uid}]);
+        let object = json!({
+            "apiVersion": self.kind.api_version,
+            "kind": self.kind.kind,
+            "metadata": {"name": self.node, "ownerReferences": owner},
+            "spec": {},
+        });
+        let object: DynamicObject = serde_json::from_value(object)
+            .map_err(|error| WriteError::Call(kube::Error::SerdeError(error)))?;
+        match call(self.gpu_nodes.create(&PostParams::default(), &object)).await? {
+            Ok(_) => {
+                tracing::info!(node = self.node, "GpuNode made.");
+                Ok(())
+            }
+            Err(error) if is_not_found(&error) => Err(WriteError::MissingCrd),
+            // Somebody else was faster, such as our successor in a rolling update.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(WriteError::Call(error)),
+        }
+    }
+}
+
+async fn call<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<Result<T, kube::Error>, WriteError> {
+    timeout(CALL_TIMEOUT, call).await.map_err(|_| WriteError::Timeout)
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The time in RFC 3339, in whole seconds.
+fn now() -> String {
+    let now = jiff::Timestamp::now();
+    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+}

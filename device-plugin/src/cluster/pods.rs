@@ -1,0 +1,101 @@
+//! This node's pods, as the API server binds them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ApiResource};
+use kube::core::Object;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
+use stowage_shared::contract::PLAN_ANNOTATION;
+use stowage_shared::pod::{PodSpec, PodStatus};
+
+use super::trouble;
+use crate::book::{Event, PodSeen};
+use crate::plugin::Plugin;
+use crate::told::AtMostEvery;
+
+/// A pod with only the fields that matter here: environments and volumes are never kept.
+pub(super) type SlimPod = Object<PodSpec, PodStatus>;
+
+/// How often trouble with the watch is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The pods' API.
+pub(super) fn api(client: kube::Client) -> Api<SlimPod> {
+    Api::all_with(client, &ApiResource::erase::<Pod>(&()))
+}
+
+/// Selects the pods that are bound to a node: the kubelet's own selector.
+pub(super) fn on_node(node: &str) -> String {
+    format!("spec.nodeName={node}")
+}
+
+/// Follows the node's pods until the process ends. Trouble is logged and retried with back-off.
+pub async fn follow(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
+    let config = watcher::Config::default().fields(&on_node(node));
+    let mut events = std::pin::pin!(watcher(api(client), config).default_backoff());
+    let mut listed = Vec::new();
+    let mut log = AtMostEvery::new(LOG_EVERY);
+    loop {
+        match events.try_next().await {
+            Ok(None) => return,
+            Ok(Some(event)) => {
+                log.reset();
+                match event {
+                    WatchEvent::Init => listed.clear(),
+                    WatchEvent::InitApply(pod) => listed.extend(seen(pod)),
+                    // Only now is the list whole: a half of it would look as if the other half were gone.
+                    WatchEvent::InitDone => plugin.record(Event::Pods(std::mem::take(&mut listed))),
+                    WatchEvent::Apply(pod) => {
+                        if let Some(pod) = seen(pod) {
+                            plugin.record_pod(pod);
+                        }
+                    }
+                    WatchEvent::Delete(pod) => {
+                        if let Some(uid) = pod.metadata.uid.filter(|uid| plugin.book.borrow().knows_pod(uid))
+                        {
+                            plugin.record(Event::PodGone { uid });
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                if log.may() {
+                    let cure = match &error {
+                        watcher::Error::InitialListFailed(source)
+                        | watcher::Error::WatchStartFailed(source)
+                        | watcher::Error::WatchFailed(source) => trouble::cure(source),
+                        _ => "it is tried again",
+                    };
+                    tracing::warn!(
+                        node,
+                        error = chain(&error),
+                        cure,
+                        "This node's pods cannot be watched, so new plans are not seen."
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn chain(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => trouble::words(source),
+        other => other.to_string(),
+    }
+}
+
+/// A pod as the book wants it; `None` for an object that is none.
+pub(super) fn seen(pod: SlimPod) -> Option<PodSeen> {
+    let meta = pod.metadata;
+    let key = (meta.namespace?, meta.name?, meta.uid?);
+    let created = meta.creation_timestamp.map_or(0, |time| time.0.as_second());
+    let plan = meta.annotations.and_then(|mut all| all.remove(PLAN_ANNOTATION));
+    Some(PodSeen::of(key, created, plan, &pod.spec, &pod.status.unwrap_or_default()))
+}

@@ -1,0 +1,175 @@
+//! What this node offers: the GPUs that NVML shows, under the names that the configuration gives them.
+//!
+//! Pure: a [`Reading`] and the rules go in, an [`Inventory`] comes out. It changes only with a new reading, so
+//! everybody else holds it in an `Arc`, and `Allocate` is a look-up in it.
+
+mod devices;
+mod offers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use stowage_shared::gpu::{Gpu, GpuKindError, Offer};
+use stowage_shared::gpu_node::{GeometryStatus, ProfileStatus};
+use stowage_shared::mig::ProfileName;
+use stowage_shared::resource::ResourceName;
+
+use crate::config::{MigStrategy, TimeSlicing};
+use crate::nvml::{GpuReading, Reading};
+
+pub use devices::{
+    AnswerRules, DeviceSpecRules, MigMinors, MigMinorsError, UnknownDevice, allocate_response,
+};
+
+/// How NVML's GPUs become offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferRules {
+    /// How MIG devices are offered.
+    pub mig_strategy: MigStrategy,
+    /// Which resources are shared.
+    pub time_slicing: Option<TimeSlicing>,
+}
+
+/// Why the GPUs of this node cannot be offered as configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Strategy `single` with GPUs in different MIG modes.
+    #[error(
+        "migStrategy is single, which wants all GPUs in MIG mode or none: GPU {with} is, GPU {without} is not. Use mixed, or switch MIG mode"
+    )]
+    Modes {
+        /// A GPU in MIG mode.
+        with: u32,
+        /// One that is not.
+        without: u32,
+    },
+    /// Strategy `single` with a GPU that has not been cut.
+    #[error(
+        "migStrategy is single, which wants MIG devices on each GPU: GPU {0} has none. Create them, or use mixed"
+    )]
+    NoDevices(u32),
+    /// Strategy `single` with different slices.
+    #[error(
+        "migStrategy is single, which wants one MIG profile on the whole node: there are {0} and {1}. Use mixed, or cut all GPUs alike"
+    )]
+    Profiles(ProfileName, ProfileName),
+    /// Strategy `single` with a compute instance that leaves part of its GPU instance.
+    #[error(
+        "migStrategy is single, which wants compute instances that fill their GPU instance: {0} does not. Use mixed, which leaves it out, or cut it anew"
+    )]
+    PartOfInstance(String),
+    /// Offers that cannot be.
+    #[error("GPU {index} cannot be offered")]
+    Kind {
+        /// NVML's index.
+        index: u32,
+        /// Why.
+        source: GpuKindError,
+    },
+}
+
+/// One device as the kubelet lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedDevice {
+    /// Its id.
+    pub id: String,
+    /// Whether it may be handed out.
+    pub healthy: bool,
+    /// The NUMA node of its GPU.
+    pub numa_node: Option<u32>,
+}
+
+/// What `Allocate` must know of a part, by the part's UUID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartDetail {
+    /// As NVIDIA numbers it: `5`, or `5:0` for a MIG device.
+    pub index: String,
+    /// The number in `/dev/nvidia<minor>` of its GPU.
+    pub minor: u32,
+    /// GPU instance and compute instance of a MIG device.
+    pub instances: Option<(u32, u32)>,
+}
+
+/// What this node offers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    gpus: Vec<Arc<Gpu>>,
+    geometries: Vec<GeometryStatus>,
+    parts: HashMap<String, PartDetail>,
+    shared: BTreeSet<ResourceName>,
+    remarks: Vec<String>,
+}
+
+impl Inventory {
+    /// Makes offers of a reading.
+    ///
+    /// # Errors
+    /// [`OfferError`], where the strategy does not fit how the GPUs are cut.
+    pub fn build(reading: &Reading, rules: &OfferRules) -> Result<Self, OfferError> {
+        offers::build(reading, rules)
+    }
+
+    /// The GPUs, by index.
+    pub fn gpus(&self) -> &[Arc<Gpu>] {
+        &self.gpus
+    }
+
+    /// How the models that have MIG can be cut, once for each.
+    pub fn geometries(&self) -> &[GeometryStatus] {
+        &self.geometries
+    }
+
+    /// What is not offered and why, for the log.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// The resources that have devices, with all of them in NVML's order.
+    pub fn devices(&self) -> BTreeMap<ResourceName, Vec<ListedDevice>> {
+        let mut devices: BTreeMap<ResourceName, Vec<ListedDevice>> = BTreeMap::new();
+        for gpu in &self.gpus {
+            for (offer, Offer { resource, .. }) in gpu.kind.offers().iter().enumerate() {
+                let listed = gpu.device_ids(offer).map(|id| ListedDevice {
+                    id: id.to_string(),
+                    healthy: gpu.unhealthy.is_none(),
+                    numa_node: gpu.numa_node,
+                });
+                devices.entry(resource.clone()).or_default().extend(listed);
+            }
+        }
+        devices
+    }
+
+    /// Whether a resource's devices are shares.
+    pub fn is_shared(&self, resource: &ResourceName) -> bool {
+        self.shared.contains(resource)
+    }
+
+    /// What `Allocate` must know of a part.
+    pub fn part(&self, uuid: &str) -> Option<&PartDetail> {
+        self.parts.get(uuid)
+    }
+}
+
+/// A model's geometry, as it is published.
+fn geometry_status(gpu: &GpuReading) -> Option<GeometryStatus> {
+    let geometry = &gpu.mig.as_ref()?.geometry;
+    let profiles: Vec<ProfileStatus> = geometry
+        .profiles
+        .iter()
+        .map(|profile| ProfileStatus {
+            name: profile.name.clone(),
+            size: profile.size,
+            starts: profile.starts.clone(),
+            memory_mib: profile.memory,
+        })
+        .collect();
+    (!profiles.is_empty()).then(|| GeometryStatus {
+        model: gpu.model.clone(),
+        memory_slices: geometry.memory_slices,
+        compute_slices: geometry.compute_slices,
+        profiles,
+    })
+}

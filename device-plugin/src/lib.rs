@@ -1,0 +1,24 @@
+//! The device plugin: advertises this node's NVIDIA GPUs to the kubelet, and hands out what was planned.
+//!
+//! ```text
+//!   NVML ──Reading──► inventory ──┐                       ┌──► kubelet: ListAndWatch, GetPreferredAllocation,
+//!   pods' plans ─────events──────►├──► book (pure state) ─┤             Allocate
+//!   pod-resources ───events──────►┘                       └──► GpuNode status
+//! ```
+//!
+//! [`book`] and [`inventory`] are pure; [`nvml`], [`kubelet`] and [`cluster`] are thin edges around them, and
+//! [`run`](mod@run) puts them together. Which GPU is best is not decided here but in `stowage-shared`, with the
+//! very code that the scheduler extender decides with.
+
+pub mod book;
+pub mod cluster;
+pub mod config;
+#[cfg(test)]
+mod fixture;
+pub mod inventory;
+pub mod kubelet;
+pub mod metrics;
+pub mod nvml;
+pub mod plugin;
+pub mod run;
+mod told;

@@ -1,0 +1,251 @@
+//! What the plugin counts. Labels come from closed sets: resource names of this node, and words listed here.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use stowage_shared::resource::ResourceName;
+
+use crate::book::{Served, Source};
+use crate::inventory::ListedDevice;
+
+type Labels<const N: usize> = [(&'static str, String); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+
+/// How a write of the GpuNode ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuNodeWrite {
+    /// It was written.
+    Written,
+    /// The API server knows no GpuNodes.
+    MissingCrd,
+    /// A right is missing, or an admission policy says no.
+    Forbidden,
+    /// It does not fit the schema.
+    Invalid,
+    /// Anything else: the API server is away, slow or busy.
+    Failed,
+}
+
+impl GpuNodeWrite {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::MissingCrd => "missing_crd",
+            Self::Forbidden => "forbidden",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The counters.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    allocations: Counters<1>,
+    allocation_errors: Counter,
+    preferred: Counters<1>,
+    plan_wait: Histogram,
+    plans_ignored: Counter,
+    plan_lookups: Counters<1>,
+    registrations: Counters<2>,
+    streams: Family<Labels<1>, Gauge>,
+    devices: Family<Labels<2>, Gauge>,
+    pod_resources: Counters<1>,
+    gpu_node_writes: Counters<1>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // From what a watch that is in time costs, to what the kubelet is made to wait at most.
+        let plan_wait = Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0]);
+        Self {
+            allocations: Family::default(),
+            allocation_errors: Counter::default(),
+            preferred: Family::default(),
+            plan_wait,
+            plans_ignored: Counter::default(),
+            plan_lookups: Family::default(),
+            registrations: Family::default(),
+            streams: Family::default(),
+            devices: Family::default(),
+            pod_resources: Family::default(),
+            gpu_node_writes: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes them readable under `stowage_device_plugin_…`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("stowage_device_plugin");
+        let all = self.clone();
+        registry.register(
+            "allocations",
+            "Allocate calls answered, by how they relate to the plans: planned, off_plan (the pod has a plan and got other devices) or unplanned",
+            all.allocations,
+        );
+        registry.register(
+            "allocation_errors",
+            "Allocate calls refused: devices that were never offered, or more shares than the configuration allows",
+            all.allocation_errors,
+        );
+        registry.register(
+            "preferred_allocations",
+            "GetPreferredAllocation calls, by who chose: plan, core (the packing core) or nobody (the kubelet takes what it likes)",
+            all.preferred,
+        );
+        registry.register_with_unit(
+            "plan_wait",
+            "How long GetPreferredAllocation waited for a plan that had not arrived",
+            Unit::Seconds,
+            all.plan_wait,
+        );
+        registry.register(
+            "plans_ignored",
+            "Plans that are none: malformed, or not for this pod, node or request",
+            all.plans_ignored,
+        );
+        registry.register(
+            "plan_lookups",
+            "Look-ups of a plan at the API server, by result: found, none or failed",
+            all.plan_lookups,
+        );
+        registry.register(
+            "registrations",
+            "Registrations with the kubelet, by resource and result: ok, no_stream (it never listed the devices), refused or unreachable",
+            all.registrations,
+        );
+        registry.register(
+            "kubelet_streams",
+            "Device lists that the kubelet follows, by resource; 1 is right",
+            all.streams,
+        );
+        registry.register("devices", "Devices offered, by resource and health", all.devices);
+        registry.register(
+            "pod_resources_lists",
+            "Questions to pod-resources, by result: ok or failed",
+            all.pod_resources,
+        );
+        registry.register(
+            "gpunode_writes",
+            "Writes of this node's GpuNode, by result: written, missing_crd, forbidden, invalid or failed",
+            all.gpu_node_writes,
+        );
+    }
+
+    /// An answered `Allocate`.
+    pub fn allocated(&self, served: Served) {
+        let word = match served {
+            Served::Planned => "planned",
+            Served::OffPlan => "off_plan",
+            Served::Unplanned => "unplanned",
+        };
+        self.allocations.get_or_create(&[("result", word.into())]).inc();
+    }
+
+    /// A refused `Allocate`.
+    pub fn allocation_refused(&self) {
+        self.allocation_errors.inc();
+    }
+
+    /// An answered `GetPreferredAllocation`; `waited` where it waited for a plan.
+    pub fn preferred(&self, source: Source, waited: Option<Duration>) {
+        let word = match source {
+            Source::Plan => "plan",
+            Source::Core => "core",
+            Source::Nobody => "nobody",
+        };
+        self.preferred.get_or_create(&[("source", word.into())]).inc();
+        if let Some(waited) = waited {
+            self.plan_wait.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// A plan that is none.
+    pub fn plan_ignored(&self) {
+        self.plans_ignored.inc();
+    }
+
+    /// A look-up of a plan; `Err` where the API server did not answer, else whether a pod was found.
+    pub fn looked_up<E>(&self, found: &Result<bool, E>) {
+        let word = match found {
+            Ok(true) => "found",
+            Ok(false) => "none",
+            Err(_) => "failed",
+        };
+        self.plan_lookups.get_or_create(&[("result", word.into())]).inc();
+    }
+
+    /// A registration that ended so.
+    pub fn registered(&self, resource: &ResourceName, result: &'static str) {
+        self.registrations
+            .get_or_create(&[("resource_name", resource.to_string()), ("result", result.into())])
+            .inc();
+    }
+
+    /// How many device lists of a resource the kubelet follows.
+    pub fn set_streams(&self, resource: &ResourceName, open: usize) {
+        let open = i64::try_from(open).unwrap_or(i64::MAX);
+        self.streams.get_or_create(&[("resource_name", resource.to_string())]).set(open);
+    }
+
+    /// The devices of a resource.
+    pub fn count_devices(&self, resource: &ResourceName, devices: &[ListedDevice]) {
+        for (health, word) in [(true, "healthy"), (false, "unhealthy")] {
+            let count = devices.iter().filter(|device| device.healthy == health).count();
+            let labels = [("resource_name", resource.to_string()), ("health", word.into())];
+            self.devices.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A question to pod-resources.
+    pub fn asked_pod_resources(&self, ok: bool) {
+        let word = if ok { "ok" } else { "failed" };
+        self.pod_resources.get_or_create(&[("result", word.into())]).inc();
+    }
+
+    /// A write of the GpuNode.
+    pub fn gpu_node_written(&self, result: GpuNodeWrite) {
+        self.gpu_node_writes.get_or_create(&[("result", result.word().into())]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_our_prefix_a_help_line_and_a_value() {
+        let metrics = Metrics::default();
+        let gpu = ResourceName::gpu();
+        metrics.allocated(Served::Planned);
+        metrics.allocation_refused();
+        metrics.preferred(Source::Core, Some(Duration::from_millis(2)));
+        metrics.plan_ignored();
+        metrics.looked_up::<()>(&Ok(true));
+        metrics.registered(&gpu, "ok");
+        metrics.set_streams(&gpu, 1);
+        metrics.count_devices(&gpu, &[]);
+        metrics.asked_pod_resources(true);
+        metrics.gpu_node_written(GpuNodeWrite::Written);
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let helps = text.lines().filter(|line| line.starts_with("# HELP stowage_device_plugin_")).count();
+        let types = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        assert_eq!((helps, types), (11, 11), "{text}");
+        for line in [
+            r#"stowage_device_plugin_allocations_total{result="planned"} 1"#,
+            r#"stowage_device_plugin_plan_wait_seconds_bucket{le="0.003"} 1"#,
+            r#"stowage_device_plugin_registrations_total{resource_name="nvidia.com/gpu",result="ok"} 1"#,
+            r#"stowage_device_plugin_kubelet_streams{resource_name="nvidia.com/gpu"} 1"#,
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! NVML: what this machine's GPUs are, as values.
+//!
+//! The rest of the plugin asks through [`Gpus`] and gets a [`Reading`]; it never sees a handle. The real
+//! implementation loads NVIDIA's library at run time through `nvml-wrapper`; the few MIG calls that the wrapper
+//! leaves out are in `raw`, the one module with `unsafe`. Calls can take long or hang in the driver, so callers
+//! make them on a blocking thread, and never while the kubelet waits for an answer.
+
+mod geometry;
+mod library;
+mod mig;
+mod numa;
+mod raw;
+
+use std::path::{Path, PathBuf};
+
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+use stowage_shared::contract::GPUS_PER_NODE_MAX;
+use stowage_shared::gpu::GpuUuid;
+use stowage_shared::mig::{Geometry, MigSlice};
+use stowage_shared::units::MemoryMib;
+
+/// Where GPUs are read from.
+pub trait Gpus: Send + Sync {
+    /// Reads all GPUs of the machine. Blocks.
+    ///
+    /// # Errors
+    /// [`NvmlFault`] where NVML as a whole does not work. A single GPU that cannot be read is no error: it is
+    /// named in [`Reading::unreadable`].
+    fn read(&self) -> Result<Reading, NvmlFault>;
+}
+
+/// What NVML says of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// The driver's version, e.g. `570.86.15`.
+    pub driver_version: String,
+    /// The GPUs that could be read, by index.
+    pub gpus: Vec<GpuReading>,
+    /// Those that could not: index and reason, such as a GPU that has fallen off the bus.
+    pub unreadable: Vec<(u32, String)>,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuReading {
+    /// NVML's UUID.
+    pub uuid: GpuUuid,
+    /// NVML's index.
+    pub index: u32,
+    /// The number in `/dev/nvidia<minor>`.
+    pub minor: u32,
+    /// The product name.
+    pub model: String,
+    /// Total memory.
+    pub memory: MemoryMib,
+    /// The NUMA node that it hangs on, where the platform says.
+    pub numa_node: Option<u32>,
+    /// MIG, where the GPU has it.
+    pub mig: Option<MigReading>,
+}
+
+/// What a GPU that has MIG says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigReading {
+    /// Whether MIG mode is on.
+    pub enabled: bool,
+    /// How it can be cut.
+    pub geometry: Geometry,
+    /// The MIG devices that exist.
+    pub devices: Vec<MigDeviceReading>,
+}
+
+/// One MIG device: a compute instance in a GPU instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigDeviceReading {
+    /// NVML's UUID, `MIG-…`.
+    pub uuid: String,
+    /// Its index on its GPU.
+    pub index: u32,
+    /// The GPU instance: profile and place.
+    pub slice: MigSlice,
+    /// Whether its compute instance takes all of the GPU instance. Only then is it offered, as NVIDIA does.
+    pub fills_gpu_instance: bool,
+    /// NVML's id of the GPU instance.
+    pub gpu_instance_id: u32,
+    /// NVML's id of the compute instance.
+    pub compute_instance_id: u32,
+}
+
+/// Why NVML does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum NvmlFault {
+    /// The library is not there, or is none.
+    #[error(
+        "cannot load {}: is the NVIDIA driver installed, and --driver-root-ctr-path (DRIVER_ROOT_CTR_PATH) where this program sees it? Looked below {}, then where the system's loader looks",
+        .library.display(), .root.display()
+    )]
+    Library {
+        /// What was loaded at last.
+        library: PathBuf,
+        /// Below which folder it was looked for.
+        root: PathBuf,
+        /// Why it failed.
+        source: NvmlError,
+    },
+    /// The library is there, and the driver is not.
+    #[error("{} was loaded, but NVML does not start: is the NVIDIA driver's kernel module loaded, and /dev/nvidiactl visible here?", .library.display())]
+    Init {
+        /// The library.
+        library: PathBuf,
+        /// Why it failed.
+        source: NvmlError,
+    },
+    /// A call that tells nothing of a single GPU failed.
+    #[error("NVML cannot tell {what}")]
+    Call {
+        /// What was asked.
+        what: &'static str,
+        /// Why it failed.
+        source: NvmlError,
+    },
+    /// More GPUs than any machine has.
+    #[error("NVML counts {0} GPUs: at most {GPUS_PER_NODE_MAX} are served")]
+    TooMany(u32),
+}
+
+impl NvmlFault {
+    /// Whether a right is missing, so that a restart by itself helps nothing.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Library { source, .. } | Self::Init { source, .. } | Self::Call { source, .. } => {
+                matches!(source, NvmlError::NoPermission)
+            }
+            Self::TooMany(_) => false,
+        }
+    }
+}
+
+/// The machine's own GPUs. NVML is shut down when it is dropped.
+pub struct NvmlGpus {
+    nvml: Nvml,
+    sysfs: PathBuf,
+}
+
+impl NvmlGpus {
+    /// Loads NVIDIA's library, which is looked for below `driver_root` first, and starts NVML. Blocks.
+    ///
+    /// # Errors
+    /// [`NvmlFault::Library`] and [`NvmlFault::Init`].
+    pub fn open(driver_root: &Path, sysfs: &Path) -> Result<Self, NvmlFault> {
+        let library = library::find(driver_root);
+        let nvml = Nvml::builder().lib_path(library.as_os_str()).init().map_err(|source| match source {
+            NvmlError::LibloadingError(_) | NvmlError::FailedToLoadSymbol(_) => {
+                NvmlFault::Library { library: library.clone(), root: driver_root.to_owned(), source }
+            }
+            source => NvmlFault::Init { library: library.clone(), source },
+        })?;
+        Ok(Self { nvml, sysfs: sysfs.to_owned() })
+    }
+
+    fn gpu(&self, index: u32, geometries: &mut geometry::Cache) -> Result<GpuReading, NvmlError> {
+        let device: Device<'_> = self.nvml.device_by_index(index)?;
+        let uuid = device.uuid()?.parse().map_err(|_| NvmlError::Unknown)?;
+        let model = device.name()?;
+        let memory = MemoryMib::from_bytes(device.memory_info()?.total);
+        let numa_node = numa::node_of(&self.sysfs, &device.pci_info()?.bus_id);
+        let mig = mig::read(&self.nvml, &device, &model, memory, geometries)?;
+        Ok(GpuReading { uuid, index, minor: device.minor_number()?, model, memory, numa_node, mig })
+    }
+}
+
+impl Gpus for NvmlGpus {
+    fn read(&self) -> Result<Reading, NvmlFault> {
+        let call = |what| move |source| NvmlFault::Call { what, source };
+        let count = self.nvml.device_count().map_err(call("how many GPUs there are"))?;
+        if count as usize > GPUS_PER_NODE_MAX {
+            return Err(NvmlFault::TooMany(count));
+        }
+        // Only for people to read: a driver that does not tell its version still has GPUs.
+        let driver_version = self.nvml.sys_driver_version().unwrap_or_default();
+        let mut reading = Reading { driver_version, ..Reading::default() };
+        let mut geometries = geometry::Cache::default();
+        for index in 0..count {
+            match self.gpu(index, &mut geometries) {
+                Ok(gpu) => reading.gpus.push(gpu),
+                Err(source @ NvmlError::NoPermission) => {
+                    return Err(NvmlFault::Call {
+                        what: "the MIG devices: run as root, with CAP_SYS_ADMIN",
+                        source,
+                    });
+                }
+                Err(error) => reading.unreadable.push((index, error.to_string())),
+            }
+        }
+        Ok(reading)
+    }
+}

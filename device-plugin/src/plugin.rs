@@ -1,0 +1,134 @@
+//! What the tasks of the plugin share: the book, and what is known of the outside.
+//!
+//! The book is changed in short steps that never wait ([`Plugin::record`]); whoever wants to act on a change
+//! subscribes. What an event means is logged and counted here, in one place, so that the two cannot drift apart.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use stowage_shared::resource::ResourceName;
+use tokio::sync::{Notify, watch};
+
+use crate::book::{Book, Event, Notice, PodSeen};
+use crate::inventory::AnswerRules;
+use crate::metrics::Metrics;
+
+/// What the tasks share.
+pub struct Plugin {
+    /// The book; subscribe to see it change.
+    pub book: watch::Sender<Book>,
+    /// How devices are told to containers.
+    pub answers: AnswerRules,
+    /// Whether a container may ask for one share only.
+    pub fail_requests_greater_than_one: bool,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Wakes the task that asks pod-resources: something was allocated, or a pod went.
+    pub holders_changed: Notify,
+    /// Why each resource is not offered to the kubelet just now; `None` while it is.
+    offered: Mutex<BTreeMap<ResourceName, Option<String>>>,
+    /// Why NVML does not work.
+    nvml_fault: Option<String>,
+    started: Instant,
+}
+
+impl Plugin {
+    /// Nothing has happened yet.
+    pub fn new(
+        book: Book,
+        answers: AnswerRules,
+        fail_requests_greater_than_one: bool,
+        nvml_fault: Option<String>,
+    ) -> Self {
+        let metrics = Metrics::default();
+        let devices = book.inventory().devices();
+        for (resource, devices) in &devices {
+            metrics.count_devices(resource, devices);
+        }
+        let waits = Some("it is not registered with the kubelet yet".to_owned());
+        let offered = devices.into_keys().map(|resource| (resource, waits.clone())).collect();
+        Self {
+            book: watch::Sender::new(book),
+            answers,
+            fail_requests_greater_than_one,
+            metrics,
+            holders_changed: Notify::new(),
+            offered: Mutex::new(offered),
+            nvml_fault,
+            started: Instant::now(),
+        }
+    }
+
+    /// Time since the start: the book's clock.
+    pub fn now(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
+    /// Lets the book take note of an event; logs and counts what it meant.
+    pub fn record(&self, event: Event) {
+        let frees = match &event {
+            Event::PodGone { .. } | Event::Pods(_) | Event::Allocated { .. } => true,
+            Event::Pod(pod) => pod.terminal,
+            Event::FoundPod(_) | Event::PodResources { .. } => false,
+        };
+        let mut notices = Vec::new();
+        self.book.send_modify(|book| notices = book.apply(event));
+        if frees {
+            self.holders_changed.notify_one();
+        }
+        for notice in notices {
+            self.tell(&notice);
+        }
+    }
+
+    /// Takes note of a pod, unless it asks for no GPU and never did: most pods of a node are like that, and
+    /// nobody need wake up for them.
+    pub fn record_pod(&self, pod: PodSeen) {
+        let is_known = self.book.borrow().knows_pod(&pod.uid);
+        if is_known || pod.request.as_ref().is_ok_and(|request| !request.is_empty()) {
+            self.record(Event::Pod(pod));
+        }
+    }
+
+    fn tell(&self, notice: &Notice) {
+        match notice {
+            Notice::PlanIgnored { namespace, pod, uid, error } => {
+                self.metrics.plan_ignored();
+                tracing::warn!(
+                    pod.namespace = namespace,
+                    pod.name = pod,
+                    pod.uid = uid,
+                    %error,
+                    "The pod's plan is ignored."
+                );
+            }
+            Notice::Allocated(served) => self.metrics.allocated(*served),
+        }
+    }
+
+    /// Says whether a resource is offered to the kubelet; `why_not` is a sentence's end.
+    pub fn set_offered(&self, resource: &ResourceName, why_not: Option<String>) {
+        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        offered.insert(resource.clone(), why_not);
+    }
+}
+
+impl ops::http::Health for Plugin {
+    /// A task that ends takes the process with it, so a process that answers is one that a restart does not help.
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if let Some(fault) = &self.nvml_fault {
+            return Err(format!("NVML does not work: {fault}"));
+        }
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: Vec<String> = offered
+            .iter()
+            .filter_map(|(resource, why)| why.as_ref().map(|why| format!("{resource}: {why}")))
+            .collect();
+        if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+    }
+}

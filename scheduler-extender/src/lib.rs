@@ -1,0 +1,31 @@
+//! The scheduler extender: it tells kube-scheduler where a GPU pod fits, which of those nodes is best, and binds
+//! the pod with a plan that names its devices.
+//!
+//! ```text
+//!   kube-scheduler                      API server
+//!    │ filter, prioritize   bind │        ▲      │ watches: pods, nodes, GpuNodes
+//!    ▼                           ▼        │      ▼
+//!   server ──► verbs            binding ──┘    watch
+//!                │ reads          │ holds        │ applies
+//!                ▼                ▼              ▼
+//!             Snapshot ◄──────── state (pure: no socket, no clock)
+//! ```
+//!
+//! `filter` and `prioritize` read an immutable snapshot: no API call, no lock that anybody else holds, no side
+//! effect. It knows nothing of NVML, the kubelet or gRPC.
+
+pub mod api;
+pub mod binding;
+mod chain;
+pub mod clock;
+mod debug;
+pub mod health;
+pub mod metrics;
+pub mod program;
+mod seldom;
+pub mod server;
+pub mod state;
+pub mod synthetic;
+pub mod verbs;
+pub mod watch;
+pub mod wire;

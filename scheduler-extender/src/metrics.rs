@@ -1,0 +1,221 @@
+//! What is counted, all under `stowage_scheduler_extender_`.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::health::Kind;
+use crate::state::{NodeGpus, Snapshot, State, Unknown};
+use crate::verbs::Outcome;
+
+/// Upper bounds in seconds: a filter takes a millisecond, a bind waits for the API server.
+const BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0];
+
+/// What kube-scheduler calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// filter.
+    Filter,
+    /// prioritize.
+    Prioritize,
+    /// bind.
+    Bind,
+}
+
+/// What became of a bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BindOutcome {
+    /// The API server said so at once.
+    Bound,
+    /// The answer was lost, and the pod turned out to be bound as planned.
+    FoundBound,
+    /// We did not try.
+    Refused,
+    /// The API server refused it.
+    Rejected,
+    /// It is not known; the devices stay held for a while.
+    InDoubt,
+}
+
+/// A label's value that is one word of a fixed set.
+macro_rules! words {
+    ($kind:ty { $($value:pat => $word:literal),+ $(,)? }) => {
+        impl EncodeLabelValue for $kind {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                let word = match self { $($value => $word),+ };
+                EncodeLabelValue::encode(&word, encoder)
+            }
+        }
+    };
+}
+
+words!(Verb { Verb::Filter => "filter", Verb::Prioritize => "prioritize", Verb::Bind => "bind" });
+words!(Outcome { Outcome::Ok => "ok", Outcome::Error => "error", Outcome::BadRequest => "bad_request" });
+words!(BindOutcome {
+    BindOutcome::Bound => "bound",
+    BindOutcome::FoundBound => "found_bound",
+    BindOutcome::Refused => "refused",
+    BindOutcome::Rejected => "rejected",
+    BindOutcome::InDoubt => "in_doubt",
+});
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabel {
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: Verb,
+    result: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: BindOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// The metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    durations: Family<VerbLabel, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    binds: Family<ResultLabel, Counter>,
+    assumptions: Family<StateLabel, Gauge>,
+    nodes: Family<StateLabel, Gauge>,
+    synced: Family<KindLabel, Gauge>,
+    watch_errors: Family<KindLabel, Counter>,
+    plans_ignored: Counter,
+    panics: Counter,
+    connections: Gauge,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            requests: Family::default(),
+            binds: Family::default(),
+            assumptions: Family::default(),
+            nodes: Family::default(),
+            synced: Family::default(),
+            watch_errors: Family::default(),
+            plans_ignored: Counter::default(),
+            panics: Counter::default(),
+            connections: Gauge::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("stowage_scheduler_extender");
+        registry.register(
+            "request_duration_seconds",
+            "Time from a request's last byte to its answer, by verb",
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "requests",
+            "Requests of kube-scheduler, by verb and result",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "binds",
+            "Pods that kube-scheduler asked us to bind, by what became of it",
+            metrics.binds.clone(),
+        );
+        registry.register(
+            "assumptions",
+            "Pods for which devices are held until the watch shows them bound, by state",
+            metrics.assumptions.clone(),
+        );
+        registry.register("nodes", "Nodes, by what is known of their GPUs", metrics.nodes.clone());
+        registry.register("synced", "1 once all objects of a kind were listed", metrics.synced.clone());
+        registry.register("watch_errors", "Failures of a watch, by kind", metrics.watch_errors.clone());
+        registry.register(
+            "plans_ignored",
+            "Plan annotations that were not valid for their pod",
+            metrics.plans_ignored.clone(),
+        );
+        registry.register("panics", "Requests that ended in a defect of ours", metrics.panics.clone());
+        registry.register("connections", "Open connections of the verbs' port", metrics.connections.clone());
+        metrics
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, verb: Verb, result: Outcome, seconds: f64) {
+        self.durations.get_or_create(&VerbLabel { verb }).observe(seconds);
+        self.requests.get_or_create(&RequestLabels { verb, result }).inc();
+    }
+
+    /// It is known what became of a bind.
+    pub fn bind(&self, result: BindOutcome) {
+        self.binds.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// A watch failed.
+    pub fn watch_error(&self, kind: Kind) {
+        self.watch_errors.get_or_create(&KindLabel { kind: kind.plural() }).inc();
+    }
+
+    /// A request panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// A connection was opened (1) or closed (-1).
+    pub fn connection(&self, change: i64) {
+        self.connections.inc_by(change);
+    }
+
+    /// Takes stock of what the state holds.
+    pub fn state(&self, state: &State) {
+        let (pending, bound) = state.assumptions();
+        for (label, count) in [("pending", pending), ("bound", bound)] {
+            self.assumptions.get_or_create(&StateLabel { state: label }).set(gauge(count));
+        }
+        let synced = state.synced();
+        for (kind, done) in
+            [(Kind::Pods, synced.pods), (Kind::Nodes, synced.nodes), (Kind::GpuNodes, synced.gpu_nodes)]
+        {
+            self.synced.get_or_create(&KindLabel { kind: kind.plural() }).set(i64::from(done));
+        }
+        let ignored = state.plans_ignored();
+        self.plans_ignored.inc_by(ignored.saturating_sub(self.plans_ignored.get()));
+    }
+
+    /// Takes stock of the nodes; a node becomes old without an event.
+    pub fn nodes(&self, snapshot: &Snapshot, now: std::time::Instant) {
+        let mut counts: Vec<(&'static str, usize)> = ["known", "no_gpus"]
+            .into_iter()
+            .chain(Unknown::ALL.map(Unknown::label))
+            .map(|label| (label, 0))
+            .collect();
+        for node in snapshot.nodes() {
+            let label = match (node.usable(now), &node.gpus) {
+                (Ok(_), _) => "known",
+                (Err(_), NodeGpus::None) | (Err(None), _) => "no_gpus",
+                (Err(Some(why)), _) => why.label(),
+            };
+            counts.iter_mut().filter(|(known, _)| *known == label).for_each(|(_, count)| *count += 1);
+        }
+        for (label, count) in counts {
+            self.nodes.get_or_create(&StateLabel { state: label }).set(gauge(count));
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

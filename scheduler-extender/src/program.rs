@@ -1,0 +1,127 @@
+//! The program: it opens its ports, starts the watches, serves, and ends when it is asked to or when a part of
+//! it fails.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use clap::Parser;
+use futures::TryFutureExt;
+use ops::Fault;
+use ops::logs::LogArgs;
+use prometheus_client::registry::Registry;
+use stowage_shared::contract::{EXTENDER_HTTP_PORT, EXTENDER_VERB_PORT, SHUTDOWN_GRACE};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::binding::Binder;
+use crate::clock::Now;
+use crate::health::Progress;
+use crate::metrics::Metrics;
+use crate::server::Server;
+use crate::state::Store;
+use crate::verbs::Verbs;
+use crate::watch::{self, Feed};
+
+/// How often held devices are looked through for those whose time is over, and stock is taken for metrics.
+const TICK: Duration = Duration::from_secs(1);
+/// Of the time to end, what is kept for ending itself.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// Filters, ranks and binds GPU pods for kube-scheduler, with the devices planned.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "stowage-scheduler-extender", version)]
+pub struct Args {
+    /// Where kube-scheduler finds the verbs. There is no TLS: leave it on the loopback.
+    #[arg(long, env = "VERB_ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, EXTENDER_VERB_PORT)))]
+    pub verb_address: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "HTTP_ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, EXTENDER_HTTP_PORT)))]
+    pub http_address: SocketAddr,
+    /// Logs.
+    #[command(flatten)]
+    pub logs: LogArgs,
+}
+
+/// Runs until SIGTERM, SIGINT, or the end of a part that should not end.
+///
+/// # Errors
+/// [`Fault`]: what ended it, with the exit code.
+pub async fn run(args: Args) -> Result<(), Fault> {
+    let verb_listener = ops::http::bind(args.verb_address).await?;
+    let http_listener = ops::http::bind(args.http_address).await?;
+    if !args.verb_address.ip().is_loopback() {
+        tracing::warn!(
+            verb_address = %args.verb_address,
+            "The verbs are served to others than this machine, without TLS: whoever reaches them binds pods."
+        );
+    }
+    let client = ops::kubernetes::client().await?;
+
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    let store = Arc::new(Store::default());
+    let progress = Arc::new(Progress::default());
+    let feed = Feed { store: store.clone(), progress: progress.clone(), metrics: metrics.clone() };
+
+    let mut parts: JoinSet<Result<(), Fault>> = JoinSet::new();
+    parts.spawn(watch::pods(client.clone(), feed.clone()).map_err(Fault::software));
+    parts.spawn(watch::nodes(client.clone(), feed.clone()).map_err(Fault::software));
+    parts.spawn(watch::gpu_nodes(client.clone(), feed).map_err(Fault::software));
+    parts.spawn(tick(store.clone(), metrics.clone()));
+    parts.spawn(async move {
+        ops::http::serve(http_listener, progress, Arc::new(registry)).await;
+        Ok(())
+    });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = Server {
+        verbs: Arc::new(Verbs::new(store.clone())),
+        binder: Binder::new(client, store, metrics.clone()),
+        metrics,
+    };
+    let stopped = async {
+        // Dropped or sent, it means the same.
+        let _ = stopped.await;
+    };
+    let mut serving =
+        tokio::spawn(server.serve(verb_listener, stopped, SHUTDOWN_GRACE.saturating_sub(ENDING)));
+    tracing::info!(verb_address = %args.verb_address, http_address = %args.http_address, "Started.");
+
+    let result = tokio::select! {
+        () = ops::signal::terminated() => Ok(()),
+        part = parts.join_next() => Err(unexpected(part)),
+        served = &mut serving => Err(Fault::software(anyhow!("the verbs' server ended: {served:?}"))),
+    };
+    drop(stop);
+    if result.is_ok() {
+        // Its own grace is the bound.
+        let _ = serving.await;
+    }
+    result
+}
+
+/// A part that ends takes the process with it: half an extender would answer from a frozen cache.
+fn unexpected(part: Option<Result<Result<(), Fault>, tokio::task::JoinError>>) -> Fault {
+    match part {
+        Some(Ok(Err(fault))) => fault,
+        Some(Ok(Ok(()))) => Fault::software(anyhow!("a part of the extender ended")),
+        Some(Err(panic)) => Fault::software(anyhow!("a part of the extender failed: {panic}")),
+        None => Fault::software(anyhow!("no part of the extender runs")),
+    }
+}
+
+/// What time itself changes.
+async fn tick(store: Arc<Store>, metrics: Arc<Metrics>) -> Result<(), Fault> {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let change = store.change(|state| {
+            state.expire(Now::read());
+            metrics.state(state);
+        });
+        change.map_err(Fault::software)?;
+        metrics.nodes(&store.snapshot(), Instant::now());
+    }
+}

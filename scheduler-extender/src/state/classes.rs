@@ -1,0 +1,64 @@
+//! Which nodes are alike.
+//!
+//! A cluster of a thousand nodes has some dozens of different ones, counted by what their GPUs are and how they
+//! are in use. A request is placed once on each class instead of once on each node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use stowage_shared::gpu::GpuKind;
+use stowage_shared::occupancy::GpuState;
+
+use super::snapshot::Class;
+
+/// Kinds and classes that nobody has any more are swept out when there are so many.
+const SWEEP_AT: usize = 4096;
+
+/// One GPU as a class sees it: its kind, whether it is healthy, and the devices in use of each offer.
+type Look = (u64, bool, Vec<u32>);
+
+/// Numbers kinds and classes. A number is never given twice, so that whoever remembers one is never misled.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    kinds: HashMap<Arc<GpuKind>, u64>,
+    classes: HashMap<Vec<Look>, Class>,
+    next: u64,
+}
+
+impl Classes {
+    /// The one copy of a kind that all GPUs of it share.
+    pub(super) fn kind(&mut self, kind: &Arc<GpuKind>) -> Arc<GpuKind> {
+        if let Some((known, _)) = self.kinds.get_key_value(kind) {
+            return known.clone();
+        }
+        if self.kinds.len() >= SWEEP_AT {
+            self.kinds.retain(|kind, _| Arc::strong_count(kind) > 1);
+        }
+        self.next += 1;
+        self.kinds.insert(kind.clone(), self.next);
+        kind.clone()
+    }
+
+    /// The class of a node with these GPUs. Their order does not matter.
+    pub(super) fn of(&mut self, gpus: &[GpuState]) -> Class {
+        let mut looks: Vec<Look> = gpus.iter().map(|gpu| self.look(gpu)).collect();
+        looks.sort_unstable();
+        if let Some(class) = self.classes.get(&looks) {
+            return *class;
+        }
+        if self.classes.len() >= SWEEP_AT {
+            self.classes.clear();
+        }
+        self.next += 1;
+        let class = Class(self.next);
+        self.classes.insert(looks, class);
+        class
+    }
+
+    fn look(&mut self, state: &GpuState) -> Look {
+        let kind = self.kind(&state.gpu.kind);
+        let number = self.kinds.get(&kind).copied().unwrap_or_default();
+        let in_use = (0..kind.offers().len()).map(|offer| state.occupancy.in_use(offer)).collect();
+        (number, state.gpu.unhealthy.is_none(), in_use)
+    }
+}

@@ -1,0 +1,141 @@
+//! What the watches tell, as plain values.
+
+use std::collections::BTreeMap;
+
+use stowage_shared::contract::{PLAN_MAX_BYTES, SCHEDULER_NAME};
+use stowage_shared::gpu_node::GpuNodeStatus;
+use stowage_shared::pod::{Container, PodSpec, PodStatus, Resources};
+use stowage_shared::resource::ResourceName;
+
+/// Something happened to a kind of object.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// To pods.
+    Pod(Change<Pod>),
+    /// To nodes.
+    Node(Change<Node>),
+    /// To GpuNodes.
+    GpuNode(Change<GpuNode>),
+}
+
+/// What happened. A list of everything that there is comes at the start and after a break in the watch.
+#[derive(Debug, Clone)]
+pub enum Change<T> {
+    /// A list begins: what is not listed before it ends is gone.
+    ListBegins,
+    /// An object of that list.
+    Listed(T),
+    /// The list is complete.
+    ListEnds,
+    /// An object was made or changed.
+    Applied(T),
+    /// An object is gone: a pod's UID, the name of a node or GpuNode.
+    Deleted(String),
+}
+
+/// A pod, as far as placement goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The node it is bound to; empty while it waits.
+    pub node: String,
+    /// Whether it asks for our scheduler.
+    pub ours: bool,
+    /// Whether its deletion was asked for.
+    pub deleting: bool,
+    /// Whether it will never run again.
+    pub terminal: bool,
+    /// Whether its containers run.
+    pub running: bool,
+    /// Its containers that ask for extended resources, and no more of its spec.
+    pub spec: PodSpec,
+    /// The plan annotation, unread.
+    pub plan: Option<String>,
+}
+
+/// Who a pod is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodId {
+    /// Its UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Pod {
+    /// Keeps of a pod what placement looks at.
+    pub fn of(id: PodId, deleting: bool, plan: Option<String>, spec: PodSpec, status: &PodStatus) -> Self {
+        let PodId { uid, namespace, name } = id;
+        Self {
+            uid,
+            namespace,
+            name,
+            ours: spec.scheduler_name == SCHEDULER_NAME,
+            deleting,
+            terminal: status.is_terminal(),
+            running: status.phase == "Running",
+            node: spec.node_name,
+            spec: PodSpec {
+                init_containers: slim(spec.init_containers),
+                containers: slim(spec.containers),
+                ..PodSpec::default()
+            },
+            plan: plan.map(bounded),
+        }
+    }
+
+    /// Whether it asks for any extended resource, GPU or not.
+    pub fn asks_for_extended_resources(&self) -> bool {
+        !self.spec.containers.is_empty() || !self.spec.init_containers.is_empty()
+    }
+}
+
+/// The containers that ask for extended resources, with nothing else of them.
+fn slim(containers: Vec<Container>) -> Vec<Container> {
+    let extended = |resources: Resources| {
+        let keep =
+            |map: BTreeMap<String, _>| map.into_iter().filter(|(name, _)| name.contains('/')).collect();
+        Resources { limits: keep(resources.limits), requests: keep(resources.requests) }
+    };
+    let containers = containers.into_iter().map(|c| Container { resources: extended(c.resources), ..c });
+    containers.filter(|c| !c.resources.limits.is_empty() || !c.resources.requests.is_empty()).collect()
+}
+
+/// A plan that is too long to be read need not be kept whole: one byte more says that it is too long.
+fn bounded(mut plan: String) -> String {
+    if plan.len() > PLAN_MAX_BYTES {
+        let end = (PLAN_MAX_BYTES + 1..=plan.len()).find(|&at| plan.is_char_boundary(at));
+        plan.truncate(end.unwrap_or(0));
+        plan.shrink_to_fit();
+    }
+    plan
+}
+
+/// A Node, as far as placement goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Whether its condition `Ready` is true.
+    pub ready: bool,
+    /// The extended resources that its kubelet reports, with their allocatable counts.
+    pub allocatable: BTreeMap<ResourceName, u64>,
+}
+
+/// A GpuNode.
+#[derive(Debug, Clone)]
+pub struct GpuNode {
+    /// Its name, which is the node's.
+    pub name: String,
+    /// What it tells, or why it cannot be read.
+    pub status: Result<GpuNodeStatus, String>,
+}

@@ -1,0 +1,204 @@
+//! The pure state machine: it applies what the watches tell, holds devices for pods that are being bound, and
+//! gives out immutable [`Snapshot`]s.
+//!
+//! What of a node is in use is a function of what is known of it now: its GpuNode, the pods bound to it, and the
+//! assumptions. Nothing is counted up or down, so nothing can leak: an event only marks the nodes that it
+//! touches, and those are reckoned anew before the next snapshot. Objects of different kinds may arrive in any
+//! order. Time comes in as an argument.
+//!
+//! It does not know who sends events, nor how a Binding is posted.
+
+mod apply;
+mod assumptions;
+mod bind;
+mod classes;
+pub mod event;
+mod gpu_nodes;
+mod names;
+mod pods;
+mod reckoning;
+mod snapshot;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use stowage_shared::audit;
+use stowage_shared::pack::Mix;
+
+pub use self::assumptions::AssumptionId;
+pub use self::bind::{Choice, Refusal, may_be_bound};
+pub use self::names::GpuNames;
+pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot, Unknown};
+pub use self::store::{Broken, Store};
+
+use self::apply::Listing;
+use self::assumptions::Assumptions;
+use self::classes::Classes;
+use self::event::Event;
+use self::gpu_nodes::GpuNode;
+use self::pods::Pods;
+use crate::clock::Now;
+
+/// Everything that the extender knows.
+#[derive(Debug, Default)]
+pub struct State {
+    nodes: BTreeMap<Arc<str>, event::Node>,
+    gpu_nodes: BTreeMap<String, GpuNode>,
+    pods: Pods,
+    assumptions: Assumptions,
+    names: Arc<GpuNames>,
+    mix: Arc<Mix>,
+    mix_version: u64,
+    classes: Classes,
+    listing: Listing,
+    synced: Synced,
+    dirty: Dirty,
+    views: Vec<Arc<NodeView>>,
+    index: Arc<HashMap<Arc<str>, usize>>,
+}
+
+/// Which kinds were listed completely at least once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Pods.
+    pub pods: bool,
+    /// Nodes.
+    pub nodes: bool,
+    /// GpuNodes.
+    pub gpu_nodes: bool,
+}
+
+impl Synced {
+    /// Whether all of them were.
+    pub fn all(self) -> bool {
+        self.pods && self.nodes && self.gpu_nodes
+    }
+}
+
+/// What the next snapshot must reckon anew.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// These nodes' GPUs.
+    nodes: BTreeSet<Arc<str>>,
+    /// A node came or went.
+    index: bool,
+    /// A GpuNode came, went, or changed what it offers.
+    offers: bool,
+    /// Anything at all.
+    any: bool,
+}
+
+impl State {
+    /// Takes in what a watch told.
+    pub fn apply(&mut self, event: Event, now: Now) {
+        self.dirty.any = true;
+        match event {
+            Event::Pod(change) => self.apply_pod(change),
+            Event::Node(change) => self.apply_node(change),
+            Event::GpuNode(change) => self.apply_gpu_node(change, now),
+        }
+    }
+
+    /// Gives back what was held for pods that were not bound in time.
+    pub fn expire(&mut self, now: Now) {
+        let nodes = self.assumptions.expire(now);
+        for node in &nodes {
+            tracing::warn!(%node, "A pod was not bound in time: its devices are free again.");
+            self.touch(node);
+        }
+    }
+
+    /// Which kinds were listed completely at least once.
+    pub fn synced(&self) -> Synced {
+        self.synced
+    }
+
+    /// How many assumptions are (pending, bound).
+    pub fn assumptions(&self) -> (usize, usize) {
+        self.assumptions.count()
+    }
+
+    /// How many annotations were no plan for their pod.
+    pub fn plans_ignored(&self) -> u64 {
+        self.pods.plans_ignored
+    }
+
+    /// Why GpuNodes cannot be believed, by node.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
+        let nodes = self.gpu_nodes.iter();
+        nodes.filter_map(|(name, node)| node.content.as_ref().err().map(|why| (name.as_str(), why.as_str())))
+    }
+
+    /// Every GPU node as the audit wants to see it.
+    pub fn audit_views(&self) -> Vec<audit::NodeView> {
+        let views = self.gpu_nodes.iter().filter_map(|(name, node)| {
+            let content = node.content.as_ref().ok()?;
+            let pods = self.pods.on_node(name).map(|record| audit::PodView {
+                namespace: record.pod.namespace.clone(),
+                name: record.pod.name.clone(),
+                uid: record.pod.uid.clone(),
+                request: record.request.clone(),
+                plan: record.plan.clone(),
+                running: record.pod.running,
+            });
+            Some(audit::NodeView {
+                node: name.clone(),
+                gpus: content.gpus.iter().map(|gpu| (**gpu).clone()).collect(),
+                allocations: content.allocations.clone(),
+                pods: pods.collect(),
+            })
+        });
+        views.collect()
+    }
+
+    /// What filter and prioritize read from now on; `None` where nothing changed since the last one.
+    ///
+    /// Before everything was listed once, nobody may read it, so nothing is reckoned.
+    pub fn snapshot(&mut self) -> Option<Snapshot> {
+        if !self.dirty.any || !self.synced.all() {
+            return None;
+        }
+        self.dirty.any = false;
+        self.refresh();
+        let assumed = self.assumptions.iter().map(|(uid, a)| (uid.to_owned(), a.node.clone()));
+        Some(Snapshot {
+            synced: true,
+            mix: self.mix.clone(),
+            mix_version: self.mix_version,
+            names: self.names.clone(),
+            assumed: Arc::new(assumed.collect()),
+            index: self.index.clone(),
+            nodes: self.views.clone(),
+        })
+    }
+
+    /// Reckons what was touched.
+    fn refresh(&mut self) {
+        if std::mem::take(&mut self.dirty.offers) {
+            self.offers_changed();
+        }
+        if std::mem::take(&mut self.dirty.index) {
+            self.index_changed();
+        }
+        for name in std::mem::take(&mut self.dirty.nodes) {
+            self.reckon_node(&name);
+        }
+    }
+
+    /// A node as it is now.
+    fn view(&mut self, name: &str) -> Option<Arc<NodeView>> {
+        self.refresh();
+        self.index.get(name).and_then(|&at| self.views.get(at)).cloned()
+    }
+
+    fn touch(&mut self, node: &str) {
+        self.dirty.any = true;
+        // A node that is not known yet is reckoned when it comes.
+        if let Some((name, _)) = self.nodes.get_key_value(node) {
+            self.dirty.nodes.insert(name.clone());
+        }
+    }
+}

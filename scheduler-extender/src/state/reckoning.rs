@@ -1,0 +1,114 @@
+//! What the next snapshot shows: the nodes that were touched, reckoned anew.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use stowage_shared::occupancy::GpuState;
+use stowage_shared::pack::Mix;
+use stowage_shared::reckon::{Held, NodePod, reckon};
+use stowage_shared::resource::ResourceName;
+
+use super::gpu_nodes::Content;
+use super::{GpuNames, KnownGpus, NodeGpus, NodeView, State, Unknown, event};
+
+impl State {
+    /// Learns what the cluster's GPUs are offered as.
+    pub(super) fn offers_changed(&mut self) {
+        let gpus =
+            || self.gpu_nodes.values().filter_map(|node| node.content.as_ref().ok()).flat_map(|c| &c.gpus);
+        let mix = Mix::prior(gpus().map(|gpu| &**gpu));
+        if *self.mix != mix {
+            self.mix = Arc::new(mix);
+            self.mix_version += 1;
+        }
+        let offered: BTreeSet<&ResourceName> =
+            gpus().flat_map(|gpu| gpu.kind.offers()).map(|offer| &offer.resource).collect();
+        let names = GpuNames::of(offered);
+        if *self.names != names {
+            self.names = Arc::new(names);
+            self.pods.renamed(&self.names);
+            self.dirty.nodes.extend(self.nodes.keys().cloned());
+        }
+    }
+
+    /// Gives each node its place in the snapshot.
+    pub(super) fn index_changed(&mut self) {
+        let before = std::mem::take(&mut self.views);
+        let view = |name: &Arc<str>| match self.index.get(name).and_then(|&at| before.get(at)) {
+            Some(view) => view.clone(),
+            None => Arc::new(NodeView { name: name.clone(), gpus: NodeGpus::None }),
+        };
+        self.views = self.nodes.keys().map(view).collect();
+        let places = self.nodes.keys().enumerate().map(|(at, name)| (name.clone(), at));
+        self.index = Arc::new(places.collect());
+        // A node that went and came back between two snapshots is marked: whoever comes is.
+    }
+
+    pub(super) fn reckon_node(&mut self, name: &Arc<str>) {
+        let Some(node) = self.nodes.get(name) else { return };
+        let known = match self.believable(node) {
+            Ok(None) => Err(NodeGpus::None),
+            Err(why) => Err(NodeGpus::Unknown(why)),
+            Ok(Some((content, fresh_until))) => Ok((self.in_use(name, content), fresh_until)),
+        };
+        let gpus = known.map_or_else(
+            |gpus| gpus,
+            |(gpus, fresh_until)| {
+                let class = self.classes.of(&gpus);
+                NodeGpus::Known(KnownGpus { gpus, class, fresh_until })
+            },
+        );
+        if let Some(view) = self.index.get(name).and_then(|&at| self.views.get_mut(at)) {
+            *view = Arc::new(NodeView { name: name.clone(), gpus });
+        }
+    }
+
+    /// What the GpuNode of a node tells, if it may be used; `None` where the node has no GPUs.
+    fn believable(&self, node: &event::Node) -> Result<Option<(&Content, Instant)>, Unknown> {
+        let offered =
+            |resource: &ResourceName| node.allocatable.get(resource).is_some_and(|&count| count > 0);
+        let Some(gpu_node) = self.gpu_nodes.get(&node.name) else {
+            let gpus = node.allocatable.keys().any(|name| self.names.is_gpu(name.as_str()) && offered(name));
+            return if gpus { Err(Unknown::NotPublished) } else { Ok(None) };
+        };
+        let content = gpu_node.content.as_ref().map_err(|_| Unknown::Unreadable)?;
+        if content.gpus.is_empty() {
+            return Ok(None);
+        }
+        if !node.ready {
+            return Err(Unknown::NotReady);
+        }
+        if content.node_uid != node.uid {
+            return Err(Unknown::OtherNode);
+        }
+        if !content.gpus.iter().flat_map(|gpu| gpu.kind.offers()).any(|offer| offered(&offer.resource)) {
+            return Err(Unknown::NotAllocatable);
+        }
+        Ok(Some((content, gpu_node.fresh_until)))
+    }
+
+    /// What of a node's GPUs is in use, promised or held.
+    fn in_use(&self, name: &str, content: &Content) -> Vec<GpuState> {
+        let held: Vec<Held<'_>> = content
+            .allocations
+            .iter()
+            .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
+            .collect();
+        let bound = self.pods.on_node(name).map(|record| NodePod {
+            uid: &record.pod.uid,
+            request: &record.request,
+            plan: record.plan.as_ref(),
+        });
+        let assumed = self.assumptions.iter().filter(|(_, assumption)| &*assumption.node == name);
+        let assumed = assumed.map(|(uid, assumption)| NodePod {
+            uid,
+            request: &assumption.request,
+            plan: Some(&assumption.plan),
+        });
+        let mut pods: Vec<NodePod<'_>> = bound.chain(assumed).collect();
+        // So that a pod counts alike whether it is assumed or bound.
+        pods.sort_by_key(|pod| pod.uid);
+        reckon(&content.gpus, &held, &pods)
+    }
+}

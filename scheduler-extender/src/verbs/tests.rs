@@ -1,0 +1,185 @@
+use serde_json::{Value, json};
+use stowage_shared::contract::GPU_NODE_STALE;
+
+use super::*;
+use crate::clock::Now;
+use crate::state::State;
+use crate::state::event::{Change, Event, Node};
+use crate::synthetic::{self, SHARE, SLICE, WHOLE};
+
+/// Two GPU nodes, one ordinary node, and one that is not ready.
+fn cluster(pods_per_node: usize, now: Now) -> State {
+    let mut state = synthetic::state(3, pods_per_node, now);
+    let not_ready = Node { ready: false, ..synthetic::node("gpu-node-2") };
+    let plain = Node { name: "cpu-node".into(), uid: "c".into(), ready: true, ..Node::default() };
+    for node in [not_ready, plain] {
+        state.apply(Event::Node(Change::Applied(node)), now);
+    }
+    state
+}
+
+fn verbs(state: State) -> Verbs {
+    Verbs::new(Arc::new(Store::new(state)))
+}
+
+fn ask(verbs: &Verbs, body: &[u8], now: Now) -> Value {
+    let answer = verbs.filter(body, now.monotonic);
+    assert_eq!(answer.status, 200);
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+const ALL: [&str; 5] = ["gpu-node-1", "cpu-node", "gone", "gpu-node-0", "gpu-node-2"];
+
+#[test]
+fn each_node_is_told_with_its_reason() {
+    let now = Now::read();
+    let verbs = verbs(cluster(0, now));
+    let answer = ask(&verbs, &synthetic::request(WHOLE, 4, ALL), now);
+    let want = json!({
+        "Nodes": null, "NodeNames": ["gpu-node-1", "gpu-node-0"], "Error": "",
+        "FailedNodes": { "gone": "node is not known to Stowage yet" },
+        "FailedAndUnresolvableNodes": {
+            "cpu-node": "node has no GPUs known to Stowage", "gpu-node-2": "GPU node is not Ready" },
+    });
+    assert_eq!(answer, want);
+}
+
+#[test]
+fn full_now_and_never_possible_are_told_apart() {
+    let now = Now::read();
+    let verbs = verbs(cluster(3, now));
+    let full = ask(&verbs, &synthetic::request(WHOLE, 4, ["gpu-node-0"]), now);
+    assert_eq!(full["FailedNodes"], json!({ "gpu-node-0": "no free placement for nvidia.com/gpu" }));
+    let never = ask(&verbs, &synthetic::request(WHOLE, 5, ["gpu-node-0"]), now);
+    let want = json!({ "gpu-node-0": "fewer nvidia.com/gpu on this node than the pod asks for" });
+    assert_eq!(never["FailedAndUnresolvableNodes"], want);
+    let none = ask(&verbs, &synthetic::request("nvidia.com/mig-3g.20gb", 1, ["gpu-node-0"]), now);
+    let want = json!({ "gpu-node-0": "no nvidia.com/mig-3g.20gb on this node" });
+    assert_eq!(none["FailedAndUnresolvableNodes"], want);
+    let absurd = ask(&verbs, &synthetic::request(WHOLE, 4_000_000_000, ["gpu-node-0"]), now);
+    assert_eq!(absurd["NodeNames"], json!([]));
+}
+
+#[test]
+fn placements_are_looked_at_and_not_counts() {
+    let now = Now::read();
+    // Two shares are free on each of two GPUs: the kubelet counts four, and four fit. Of slices, seven on each.
+    let verbs = verbs(synthetic::state(1, 12, now));
+    for (resource, count, fits) in
+        [(SHARE, 4, true), (SHARE, 5, false), (SLICE, 10, true), (SLICE, 11, false)]
+    {
+        let answer = ask(&verbs, &synthetic::request(resource, count, ["gpu-node-0"]), now);
+        assert_eq!(answer["NodeNames"].as_array().unwrap().len() == 1, fits, "{count} of {resource}");
+    }
+}
+
+#[test]
+fn a_pod_without_gpus_gets_gpu_nodes_only_where_there_is_no_other() {
+    let now = Now::read();
+    let verbs = verbs(cluster(0, now));
+    let answer = ask(&verbs, &synthetic::request("example.com/other", 1, ALL), now);
+    assert_eq!(answer["NodeNames"], json!(["cpu-node"]));
+    let kept = "GPU node: kept for GPU pods";
+    let unknown = "node is not known to Stowage yet";
+    let want = json!({ "gpu-node-1": kept, "gone": unknown, "gpu-node-0": kept, "gpu-node-2": kept });
+    assert_eq!(answer["FailedNodes"], want);
+    let answer = ask(&verbs, &synthetic::request("cpu", 1, ["gpu-node-2", "gpu-node-0"]), now);
+    assert_eq!(answer["NodeNames"], json!(["gpu-node-2", "gpu-node-0"]));
+}
+
+#[test]
+fn a_node_that_stopped_publishing_takes_no_new_pods() {
+    let now = Now::read();
+    let verbs = verbs(cluster(0, now));
+    let body = synthetic::request(WHOLE, 1, ["gpu-node-0"]);
+    let old = Now { monotonic: now.monotonic + GPU_NODE_STALE, ..now };
+    assert_eq!(ask(&verbs, &body, now)["NodeNames"], json!(["gpu-node-0"]));
+    let answer = ask(&verbs, &body, old);
+    let why = answer["FailedAndUnresolvableNodes"]["gpu-node-0"].as_str().unwrap();
+    assert!(why.contains("older than 5 minutes"), "{why}");
+}
+
+#[test]
+fn a_pod_whose_devices_are_held_fits_where_they_are() {
+    let now = Now::read();
+    let store = Arc::new(Store::new(synthetic::state(2, 0, now)));
+    let verbs = Verbs::new(store.clone());
+    let body = synthetic::request(WHOLE, 4, ["gpu-node-0", "gpu-node-1"]);
+    let pod = synthetic::pod("llama-7f9c-x2x4z", "6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11", WHOLE, 4);
+    store.change(|state| state.choose(&pod, "gpu-node-1", now)).unwrap().unwrap();
+    assert_eq!(ask(&verbs, &body, now)["NodeNames"], json!(["gpu-node-0", "gpu-node-1"]));
+    let scores: Value = serde_json::from_slice(&verbs.prioritize(&body, now.monotonic).body).unwrap();
+    assert_eq!(scores[1], json!({ "Host": "gpu-node-1", "Score": 10 }));
+    let other = String::from_utf8(body).unwrap().replace("6a1f0f9e", "00000000").into_bytes();
+    assert_eq!(ask(&verbs, &other, now)["NodeNames"], json!(["gpu-node-0"]));
+}
+
+#[test]
+fn a_used_gpu_is_filled_before_an_empty_node_is_woken() {
+    let now = Now::read();
+    let mut state = synthetic::state(3, 0, now);
+    let first = synthetic::pod("first", "first", SHARE, 1);
+    state.choose(&first, "gpu-node-1", now).unwrap();
+    let verbs = verbs(state);
+    let body = synthetic::request(SHARE, 1, ["gpu-node-0", "gpu-node-1", "gpu-node-2", "gone"]);
+    let scores: Value = serde_json::from_slice(&verbs.prioritize(&body, now.monotonic).body).unwrap();
+    let want = json!([
+        { "Host": "gpu-node-0", "Score": 9 }, { "Host": "gpu-node-1", "Score": 10 },
+        { "Host": "gpu-node-2", "Score": 9 }, { "Host": "gone", "Score": 0 },
+    ]);
+    assert_eq!(scores, want);
+    let cpu = synthetic::request("cpu", 1, ["gpu-node-0", "gpu-node-1"]);
+    let scores: Value = serde_json::from_slice(&verbs.prioritize(&cpu, now.monotonic).body).unwrap();
+    assert_eq!(scores, json!([{ "Host": "gpu-node-0", "Score": 0 }, { "Host": "gpu-node-1", "Score": 0 }]));
+}
+
+#[test]
+fn what_cannot_be_served_says_so_where_kube_scheduler_looks() {
+    let now = Now::read();
+    let good = synthetic::request(WHOLE, 1, ["gpu-node-0"]);
+    let cold = Verbs::default();
+    let warm = verbs(cluster(0, now));
+    for (verbs, body, status, filter_says) in [
+        (&cold, good.as_slice(), 500, NOT_SYNCED),
+        (&warm, b"{}".as_slice(), 500, "has no Pod"),
+        (&warm, br#"{"Pod":{},"Nodes":{},"NodeNames":null}"#, 500, "nodeCacheCapable: true"),
+        (&warm, br#"{"Pod":7}"#, 500, "not kube-scheduler's"),
+    ] {
+        let error = ask(verbs, body, now)["Error"].as_str().unwrap().to_owned();
+        assert!(error.contains(filter_says), "{error}");
+        let answer = verbs.prioritize(body, now.monotonic);
+        assert_eq!(answer.status, status);
+        assert!(String::from_utf8(answer.body).unwrap().contains(filter_says));
+    }
+    for answer in [warm.filter(b"{", now.monotonic), warm.prioritize(b"nonsense", now.monotonic)] {
+        assert_eq!((answer.status, answer.outcome), (400, Outcome::BadRequest));
+    }
+}
+
+/// What kube-scheduler's own Go types wrote, and what they read again (checked with k8s.io/kube-scheduler 0.36.1).
+#[test]
+fn answers_to_kube_schedulers_own_request_are_the_golden_ones() {
+    let now = Now::read();
+    let mut state = cluster(0, now);
+    state.apply(
+        Event::Node(Change::Applied(Node {
+            name: "cpu-node-1".into(),
+            uid: "x".into(),
+            ready: true,
+            ..Node::default()
+        })),
+        now,
+    );
+    state.apply(Event::Node(Change::Applied(synthetic::node("gpu-node-3"))), now);
+    let verbs = verbs(state);
+    let request = include_bytes!("../../tests/golden/filter-request.json");
+    let text = |answer: Answer| String::from_utf8(answer.body).unwrap();
+    assert_eq!(
+        text(verbs.filter(request, now.monotonic)),
+        include_str!("../../tests/golden/filter-answer.json").trim_end()
+    );
+    assert_eq!(
+        text(verbs.prioritize(request, now.monotonic)),
+        include_str!("../../tests/golden/prioritize-answer.json").trim_end()
+    );
+}

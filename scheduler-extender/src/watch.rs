@@ -1,0 +1,122 @@
+//! The watches on pods, nodes and GpuNodes: they feed the state, for as long as the process lives.
+//!
+//! A watch that breaks is taken up again where it stopped, with growing waits; where the API server has forgotten
+//! that place, everything is listed anew. Each list is a consistent read, so it is never older than what the watch
+//! told before. A watch is renewed every 50 seconds, so that one that silently stalled is noticed.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::runtime::watcher::{self, Event as Watch};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::api::{self, Watched};
+use crate::clock::Now;
+use crate::health::{Kind, Progress};
+use crate::metrics::Metrics;
+use crate::state::event::{Change, Event};
+use crate::state::{Broken, Store};
+
+/// How long one watch call lasts, in seconds. A connection that died silently is noticed 5 seconds later.
+const WATCH_SECONDS: u32 = 50;
+/// Objects a page of a list has: some megabytes of pods.
+const PAGE_SIZE: u32 = 500;
+/// Events that are applied under one lock and told in one snapshot.
+const BATCH_MAX: usize = 512;
+/// Pods that never run again hold nothing: they are not sent at all.
+const LIVE_PODS: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// What the watches share.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    /// Where events go.
+    pub store: Arc<Store>,
+    /// What readiness says.
+    pub progress: Arc<Progress>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a watch ended. Neither happens in ordinary operation: the process must end.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchEnded {
+    /// The stream of events, which has no end, ended.
+    #[error("the watch on {0} ended")]
+    Stream(Kind),
+    /// The state cannot be trusted.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+}
+
+/// Watches pods.
+///
+/// # Errors
+/// [`WatchEnded`].
+pub async fn pods(client: Client, feed: Feed) -> Result<(), WatchEnded> {
+    let config = watcher::Config::default().fields(LIVE_PODS);
+    run::<api::Pod>(Kind::Pods, client, config, feed, Event::Pod).await
+}
+
+/// Watches nodes.
+///
+/// # Errors
+/// [`WatchEnded`].
+pub async fn nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
+    run::<api::Node>(Kind::Nodes, client, watcher::Config::default(), feed, Event::Node).await
+}
+
+/// Watches GpuNodes.
+///
+/// # Errors
+/// [`WatchEnded`].
+pub async fn gpu_nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
+    run::<api::GpuNode>(Kind::GpuNodes, client, watcher::Config::default(), feed, Event::GpuNode).await
+}
+
+async fn run<K: Watched + DeserializeOwned>(
+    kind: Kind,
+    client: Client,
+    config: watcher::Config,
+    feed: Feed,
+    event: impl Fn(Change<K::Seen>) -> Event,
+) -> Result<(), WatchEnded> {
+    let Feed { store, progress, metrics } = feed;
+    let config = config.timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
+    let stream = watch(Api::<K>::all_with(client, &K::resource()), config).default_backoff();
+    let mut stream = std::pin::pin!(stream.ready_chunks(BATCH_MAX));
+    while let Some(batch) = stream.next().await {
+        let now = Now::read();
+        let mut events = Vec::with_capacity(batch.len());
+        for told in batch {
+            match told {
+                Ok(told) => events.push(event(change(told))),
+                Err(error) => {
+                    metrics.watch_error(kind);
+                    progress.failed(kind, &error);
+                    continue;
+                }
+            }
+            progress.works(kind);
+        }
+        if !events.is_empty() {
+            let synced = store.change(|state| {
+                events.into_iter().for_each(|event| state.apply(event, now));
+                state.synced()
+            })?;
+            progress.synced(synced);
+        }
+    }
+    Err(WatchEnded::Stream(kind))
+}
+
+fn change<K: Watched>(told: Watch<K>) -> Change<K::Seen> {
+    match told {
+        Watch::Init => Change::ListBegins,
+        Watch::InitApply(object) => Change::Listed(object.seen()),
+        Watch::InitDone => Change::ListEnds,
+        Watch::Apply(object) => Change::Applied(object.seen()),
+        Watch::Delete(object) => Change::Deleted(object.key()),
+    }
+}

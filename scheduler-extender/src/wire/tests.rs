@@ -1,0 +1,142 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Written by kube-scheduler's own Go types (k8s.io/kube-scheduler 0.36.1, `json.Marshal`).
+const FILTER: &[u8] = include_bytes!("../../tests/golden/filter-request.json");
+const FULL_NODES: &[u8] = include_bytes!("../../tests/golden/filter-request-full-nodes.json");
+const BIND: &[u8] = include_bytes!("../../tests/golden/bind-request.json");
+
+#[test]
+fn kube_schedulers_requests_are_read() {
+    let asked = read_args(FILTER).unwrap();
+    let names: Vec<&str> = asked.names().collect();
+    assert_eq!(names, ["gpu-node-2", "gpu-node-1", "cpu-node-1", "gpu-node-3", "gone-node"]);
+    assert_eq!(asked.pod.metadata.uid, "6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11");
+    assert_eq!(asked.pod.spec.init_containers[1].restart_policy, "Always");
+    assert!(asked.pod.spec.containers[0].resources.limits.contains_key("nvidia.com/mig-1g.5gb"));
+    let bind = read_binding_args(BIND).unwrap();
+    assert_eq!(
+        (&*bind.pod_namespace, &*bind.pod_name, &*bind.node),
+        ("models", "llama-7f9c-x2x4z", "gpu-node-1")
+    );
+    assert_eq!(bind.pod_uid, asked.pod.metadata.uid);
+}
+
+#[test]
+fn names_are_borrowed_from_the_body() {
+    let asked = read_args(FILTER).unwrap();
+    assert!(asked.names.iter().all(|name| matches!(name.0, Cow::Borrowed(_))));
+}
+
+#[test]
+fn whole_nodes_are_refused_with_the_cure() {
+    let error = read_args(FULL_NODES).unwrap_err().to_string();
+    assert!(error.contains("nodeCacheCapable: true"), "{error}");
+}
+
+#[test]
+fn answers_are_kube_schedulers_json() {
+    let filtered = Filtered {
+        fitting: vec!["n1"],
+        failed: vec![("n2", Reason::Fixed("no free placement for nvidia.com/gpu"))],
+        unresolvable: vec![("n\"3", Reason::Fixed("no GPUs")), ("n4", Reason::Shared("no GPUs".into()))],
+    };
+    let text = String::from_utf8(filtered.to_json()).unwrap();
+    let want = r#"{"Nodes":null,"NodeNames":["n1"],"FailedNodes":{"n2":"no free placement for nvidia.com/gpu"},"FailedAndUnresolvableNodes":{"n\"3":"no GPUs","n4":"no GPUs"},"Error":""}"#;
+    assert_eq!(text, want);
+    assert_eq!(
+        host_priorities([("n1", 7), ("n2", 0)].into_iter()),
+        br#"[{"Host":"n1","Score":7},{"Host":"n2","Score":0}]"#
+    );
+    assert_eq!(binding_result(""), br#"{"Error":""}"#);
+    let error: Value = serde_json::from_slice(&filter_error("a \"b\"\n")).unwrap();
+    assert_eq!(error["Error"], "a \"b\"\n");
+    assert_eq!(error["NodeNames"], Value::Null);
+}
+
+#[derive(Debug, PartialEq)]
+enum Want {
+    /// So many names.
+    Names(usize),
+    NotJson,
+    NotArgs,
+    NoPod,
+    NoNames,
+}
+
+#[track_caller]
+fn check(body: impl AsRef<[u8]>, want: Want) {
+    let got = match read_args(body.as_ref()) {
+        Ok(asked) => Want::Names(asked.names().len()),
+        Err(WireError::NotJson(_)) => Want::NotJson,
+        Err(WireError::NotArgs(_)) => Want::NotArgs,
+        Err(WireError::NoPod) => Want::NoPod,
+        Err(WireError::NoNames) => Want::NoNames,
+    };
+    assert_eq!(got, want, "{}", String::from_utf8_lossy(&body.as_ref()[..body.as_ref().len().min(200)]));
+}
+
+#[test]
+fn every_bad_body_has_its_own_answer() {
+    check("", Want::NotJson);
+    check("{", Want::NotJson);
+    check("nonsense", Want::NotJson);
+    check(&FILTER[..FILTER.len() - 1], Want::NotJson);
+    check([FILTER, b"x"].concat(), Want::NotJson);
+    check(b"{\"Pod\":{\"metadata\":{\"name\":\"\xff\"}}}", Want::NotJson);
+    check(format!("{{\"Pod\":{}", "[".repeat(100_000)), Want::NotArgs);
+    check(format!("{{\"Other\":{}", "[".repeat(100_000)), Want::NotJson);
+    check("null", Want::NotArgs);
+    check("[1,2]", Want::NotArgs);
+    check("\"text\"", Want::NotArgs);
+    check(r#"{"Pod":{},"Pod":{}}"#, Want::NotArgs);
+    check(r#"{"Pod":{},"pod":{}}"#, Want::NotArgs);
+    check(r#"{"Pod":5,"NodeNames":[]}"#, Want::NotArgs);
+    check(r#"{"Pod":{},"NodeNames":{}}"#, Want::NotArgs);
+    check(r#"{"Pod":{},"NodeNames":[null]}"#, Want::NotArgs);
+    check(
+        r#"{"Pod":{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":-1}}}]}}}"#,
+        Want::NotArgs,
+    );
+    check("{}", Want::NoPod);
+    check(r#"{"Pod":null,"Nodes":null,"NodeNames":["a"]}"#, Want::NoPod);
+    check(r#"{"Pod":{},"Nodes":{"items":[]},"NodeNames":null}"#, Want::NoNames);
+}
+
+#[test]
+fn nulls_gaps_and_old_spellings_are_read() {
+    check(r#"{"Pod":{},"Nodes":null,"NodeNames":null}"#, Want::Names(0));
+    check(r#"{"Pod":{"metadata":null,"spec":null,"status":null},"NodeNames":["a"]}"#, Want::Names(1));
+    check(r#"{"pod":{"spec":{"containers":null}},"nodes":null,"nodenames":["a","b"]}"#, Want::Names(2));
+    check(r#"{"Pod":{"unknown":[[[]]]},"NodeNames":["\u0061","😀"],"New":1}"#, Want::Names(2));
+    assert_eq!(read_binding_args(br#"{"PodName":null}"#).unwrap(), ExtenderBindingArgs::default());
+    assert!(matches!(read_binding_args(b"[]x"), Err(WireError::NotArgs(_) | WireError::NotJson(_))));
+    assert!(matches!(read_binding_args(b"{\"PodName\":"), Err(WireError::NotJson(_))));
+}
+
+proptest! {
+    #[test]
+    fn no_body_makes_it_panic(cut in 0..FILTER.len(), junk in prop::collection::vec(any::<u8>(), 0..40)) {
+        let mut body = FILTER[..cut].to_vec();
+        body.extend(junk);
+        let _ = read_args(&body);
+        let _ = read_binding_args(&body);
+    }
+
+    #[test]
+    fn whatever_names_there_are_the_answer_is_json(names in prop::collection::vec(".{0,12}", 0..8), reason in ".{0,20}") {
+        let (fit, fail) = names.split_at(names.len() / 2);
+        let filtered = Filtered {
+            fitting: fit.iter().map(String::as_str).collect(),
+            failed: fail.iter().map(|name| (name.as_str(), Reason::Shared(reason.as_str().into()))).collect(),
+            unresolvable: Vec::new(),
+        };
+        let read: Value = serde_json::from_slice(&filtered.to_json()).unwrap();
+        prop_assert_eq!(&read["NodeNames"], &json!(fit));
+        for name in fail {
+            prop_assert_eq!(read["FailedNodes"][name].as_str(), Some(reason.as_str()));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The scenarios, by file, and the stage that they share.
+
+mod bring_up;
+mod faults;
+mod main_job;
+mod packing;
+mod race;
+mod stowage;
+mod trust;
+
+use anyhow::Result;
+use stowage_cluster_tests::{Cluster, Isolated, Options, Scenario};
+
+use stowage::{LIMIT, Stowage, pods};
+
+/// What all scenarios share.
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    stowage: Option<Stowage>,
+}
+
+impl Stage {
+    /// Starts the cluster.
+    pub(crate) async fn open(isolated: Isolated) -> Result<Self> {
+        Ok(Self { cluster: Cluster::start(isolated, Options::default()).await?, stowage: None })
+    }
+
+    /// The cluster with Stowage on it, and no pods: what a failed scenario left behind is taken away.
+    pub(crate) async fn fresh(&mut self) -> Result<(&Cluster, &Stowage)> {
+        let (cluster, stowage) = self.with_stowage().await?;
+        stowage.wait_ready(cluster).await?;
+        pods::delete_all(cluster, LIMIT).await?;
+        Ok((cluster, stowage))
+    }
+
+    /// The cluster with Stowage on it, installed by the first scenario that needs it.
+    async fn with_stowage(&mut self) -> Result<(&Cluster, &Stowage)> {
+        let stowage = match self.stowage.take() {
+            Some(stowage) => stowage,
+            None => Stowage::start(&self.cluster).await?,
+        };
+        Ok((&self.cluster, self.stowage.insert(stowage)))
+    }
+}
+
+/// Whether the long forms were asked for (`cargo xtask test --long`).
+pub(crate) fn is_long() -> bool {
+    std::env::var("STOWAGE_LONG").is_ok_and(|value| value == "1")
+}
+
+/// All scenarios, in the order in which they run.
+pub(crate) fn all() -> Vec<Scenario<Stage>> {
+    [bring_up::all(), main_job::all(), race::all(), packing::all(), faults::all(), trust::all()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! The menu: `cargo xtask demo`, `cargo xtask test` and the rest.
+
+mod steps;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that is done to this repository, by name.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Menu {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Plays a day of inference services on 32 simulated GPUs, three ways: no cluster, root or GPU needed.
+    Demo(demo::Args),
+    /// Runs every test: format, lints, unit, property, socket and real-cluster tests.
+    Test(steps::TestArgs),
+    /// Measures the hot paths, each beside a baseline of the same run.
+    Bench(steps::BenchArgs),
+    /// Writes the generated files again: the gRPC code and the CRD.
+    Generate,
+}
+
+mod demo;
+
+fn main() -> ExitCode {
+    let result = match Menu::parse().task {
+        Task::Demo(args) => demo::run(args),
+        Task::Test(args) => steps::test(&args),
+        Task::Bench(args) => steps::bench(&args),
+        Task::Generate => steps::generate(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
