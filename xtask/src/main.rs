@@ -1,4 +1,5 @@
 //! The menu: `cargo xtask demo`, `cargo xtask test` and the rest.
+#![allow(clippy::print_stdout)]
 
 mod steps;
 

@@ -50,8 +50,8 @@ pub(crate) fn is_long() -> bool {
 
 /// All scenarios, in the order in which they run.
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
-    [bring_up::all(), main_job::all(), race::all(), packing::all(), faults::all(), trust::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let mut all = [bring_up::all(), main_job::all(), race::all()];
+    let long = [packing::all(), faults::all(), trust::all()];
+    let long = long.into_iter().filter(|_| is_long());
+    all.iter_mut().flat_map(std::mem::take).chain(long.flatten()).collect()
 }
