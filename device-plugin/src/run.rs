@@ -89,7 +89,7 @@ pub async fn serve(config: Config, open: OpenGpus, stop: watch::Receiver<bool>) 
         tasks.spawn(async move { offer(resource, world, &watched).await });
     }
     spawn_background(&mut tasks, &plugin, client, &config, &stop);
-    let address = http.local_addr().unwrap_or_else(|_| config.http_address);
+    let address = http.local_addr().unwrap_or(config.http_address);
     tracing::info!(
         node = config.node_name,
         http_address = %address,

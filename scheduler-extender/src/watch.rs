@@ -91,14 +91,18 @@ async fn run<K: Watched + DeserializeOwned>(
         let mut events = Vec::with_capacity(batch.len());
         for told in batch {
             match told {
-                Ok(told) => events.push(event(change(told))),
+                Ok(told) => {
+                    // A list "begins" before the API server was asked for it.
+                    if !matches!(told, Watch::Init) {
+                        progress.works(kind);
+                    }
+                    events.push(event(change(told)));
+                }
                 Err(error) => {
                     metrics.watch_error(kind);
                     progress.failed(kind, &error);
-                    continue;
                 }
             }
-            progress.works(kind);
         }
         if !events.is_empty() {
             let synced = store.change(|state| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
 use serde_json::json;
@@ -47,33 +48,28 @@ pub async fn publish(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
     let mut wait = FIRST_WAIT;
     loop {
         let begun = Instant::now();
-        let result = writer.write(|uid| status::of(&book.borrow_and_update(), uid)).await;
-        let next = match &result {
-            Ok(false) => writer.heartbeat_at().unwrap_or(begun + GPU_NODE_HEARTBEAT),
-            Ok(true) => {
-                plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
+        match writer.write(|uid| status::of(&book.borrow_and_update(), uid)).await {
+            Ok(written) => {
+                if written {
+                    plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
+                }
                 log.reset();
                 wait = FIRST_WAIT;
-                writer.heartbeat_at().unwrap_or(begun + GPU_NODE_HEARTBEAT)
             }
             Err(error) => {
                 plugin.metrics.gpu_node_written(error.kind());
                 if log.may() {
-                    tracing::warn!(node, error = %error, cure = error.cure(), "The GpuNode cannot be written: the extender will not use this node once it is stale.");
+                    let cure = error.cure();
+                    tracing::warn!(node, %error, cure, "The GpuNode cannot be written, and goes stale.");
                 }
-                let at = Instant::now() + wait;
+                // Changes wait for the next try: a storm of them must not become one of requests.
+                sleep(wait).await;
                 wait = (wait * 2).min(LONGEST_WAIT);
-                at
+                continue;
             }
-        };
-        if result.is_err() {
-            // Changes wait for the next try: a storm of them must not become one of requests.
-            sleep_until(next).await;
-            continue;
         }
-        let heartbeat = writer.heartbeat_at().unwrap_or(next);
         tokio::select! {
-            () = sleep_until(heartbeat) => {}
+            () = sleep_until(writer.heartbeat_at().unwrap_or(begun)) => {}
             changed = book.changed() => {
                 if changed.is_err() {
                     return;
@@ -207,15 +203,15 @@ impl Writer {
 
     /// Makes the object, owned by the Node so that it goes with it.
     async fn create(&self, node_uid: &str) -> Result<(), WriteError> {
-        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": node_uid}]);
-        let object = json!({
-            "apiVersion": self.kind.api_version,
-            "kind": self.kind.kind,
-            "metadata": {"name": self.node, "ownerReferences": owner},
-            "spec": {},
-        });
-        let object: DynamicObject = serde_json::from_value(object)
-            .map_err(|error| WriteError::Call(kube::Error::SerdeError(error)))?;
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.node.clone(),
+            uid: node_uid.to_owned(),
+            ..OwnerReference::default()
+        };
+        let mut object = DynamicObject::new(&self.node, &self.kind).data(json!({ "spec": {} }));
+        object.metadata.owner_references = Some(vec![owner]);
         match call(self.gpu_nodes.create(&PostParams::default(), &object)).await? {
             Ok(_) => {
                 tracing::info!(node = self.node, "GpuNode made.");

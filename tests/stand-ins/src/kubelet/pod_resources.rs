@@ -64,10 +64,11 @@ impl PodResourcesLister for Lister {
     ) -> Result<Response<GetPodResourcesResponse>, Status> {
         let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
         self.answer(|state| {
-            let known = state.pod_named(&pod_namespace, &pod_name).ok_or_else(|| {
+            // A pod that has ended is as unknown as to `List`; but its devices are not freed here.
+            let known = state.pod_named(&pod_namespace, &pod_name).filter(|known| known.active);
+            let known = known.ok_or_else(|| {
                 Status::unknown(format!("pod {pod_name} in namespace {pod_namespace} not found"))
             })?;
-            // Frees nothing, and knows pods that have ended.
             Ok(GetPodResourcesResponse { pod_resources: Some(state.resources_of(&known.pod)) })
         })
     }

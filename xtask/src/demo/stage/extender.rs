@@ -12,10 +12,10 @@ use super::process::Process;
 use super::programs::Programs;
 use super::wait::WAIT_MAX;
 
-/// The longest answer of a health check that is read.
+/// The longest answer that is read.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
-/// How often an extender that is not ready is asked again.
-const ASK_EVERY: std::time::Duration = std::time::Duration::from_millis(10);
+/// How often it is asked again.
+const ASK_EVERY: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// A running extender.
 pub struct Extender {
@@ -55,6 +55,24 @@ impl Extender {
     /// What kube-scheduler's configuration calls `urlPrefix`.
     pub fn url(&self) -> String {
         format!("http://{}", self.verbs)
+    }
+
+    /// Waits until it knows of no device that is held for a pod that is gone.
+    ///
+    /// It hears of a deleted pod before the pod's plugin has told of the freed device, so what is left to
+    /// wait for is that its own audit names no such device any more.
+    pub async fn wait_for_no_leak(&mut self) -> Result<()> {
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            self.check()?;
+            let answer = get(self.verbs, "/debug/audit").await?;
+            anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "the extender's audit fails: {answer}");
+            if !answer.contains(" Leak ") {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the extender still knows of leaks: {answer}");
+            sleep(ASK_EVERY).await;
+        }
     }
 
     /// An error if it has ended.

@@ -139,6 +139,8 @@ impl Stage {
         self.check()?;
         let mut bound: Vec<Value> = self.pods()?;
         bound.retain(|pod| pod["status"]["phase"] == "Pending" && !text(&pod["spec"]["nodeName"]).is_empty());
+        // A kubelet hears of pods in the order in which they were bound to its node.
+        bound.sort_by_key(|pod| text(&pod["metadata"]["resourceVersion"]).parse().unwrap_or(u64::MAX));
         for pod in bound {
             if let Some(node) = self.nodes.iter().find(|node| pod["spec"]["nodeName"] == node.name.as_str()) {
                 node.admit(&pod).await?;
@@ -164,7 +166,11 @@ impl Stage {
             },
             || "a GpuNode does not say what its kubelet says".to_owned(),
         )
-        .await
+        .await?;
+        match &mut self.extender {
+            Some(extender) => extender.wait_for_no_leak().await,
+            None => Ok(()),
+        }
     }
 
     fn check(&mut self) -> Result<()> {
