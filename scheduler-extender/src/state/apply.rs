@@ -114,6 +114,10 @@ impl State {
     }
 
     fn gpu_node_seen(&mut self, seen: event::GpuNode, now: Now) {
+        // A plugin makes the object first and writes its status next: in between it tells nothing.
+        if seen.status.as_ref().is_ok_and(|status| status.observed_at.is_empty() && status.gpus.is_empty()) {
+            return self.gpu_node_gone(&seen.name);
+        }
         let before = self.gpu_nodes.get(&seen.name);
         let (name, node) = GpuNode::read(seen, before, &mut self.classes, now);
         if let Err(why) = &node.content

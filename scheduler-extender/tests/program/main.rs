@@ -70,6 +70,14 @@ async fn without_the_crd_it_waits_and_says_what_to_do() {
     assert_eq!(extender.filter(GPU, 1, &["a"]).await["Error"], "caches are not synced yet");
     assert_eq!(extender.bind("p", "u", "a").await, "caches are not synced yet");
     assert_eq!(extender.post("/prioritize", b"{}").await.0, 500);
+    eventually("it goes on trying", || async {
+        let tries = api.audit().into_iter().filter(|record| record.attributes.resource == GPU_NODES.resource);
+        tries.count() >= 3
+    })
+    .await;
+    // Each try begins with a list, which once counted as a sign of life, so that each was logged.
+    let log = extender.wait_for_log("The watch fails").await;
+    assert_eq!(log.matches("The watch fails").count(), 1, "{log}");
     known().into_iter().for_each(|resource| api.store().install(resource));
     eventually("it gets ready", || async { extender.get("/readyz").await.0 == 200 }).await;
 }

@@ -54,6 +54,14 @@ fn what_is_not_known_is_not_used() {
 }
 
 #[test]
+fn a_gpu_node_whose_status_was_not_written_yet_tells_nothing() {
+    let now = start();
+    let (node, _) = one_node(now);
+    let empty = GpuNodeStatus::default();
+    check(&mut state_of(node, Some(Ok(empty)), now), now, Err(Some(Unknown::NotPublished)));
+}
+
+#[test]
 fn a_node_without_gpus_has_none() {
     let now = start();
     let (node, status) = one_node(now);
