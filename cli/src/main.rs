@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
-use stowage_shared::audit::audit;
+use stowage_shared::audit::{Severity, audit};
 
 use crate::cluster::Cluster;
 
@@ -69,7 +69,7 @@ fn ask(cli: &Cli) -> Result<ExitCode> {
             for finding in &findings {
                 writeln!(out, "{}", printable(&finding.to_string()))?;
             }
-            if !findings.is_empty() {
+            if findings.iter().any(|finding| finding.severity > Severity::Notice) {
                 return Ok(ExitCode::FAILURE);
             }
             writeln!(out, "{} GPU nodes, nothing wrong.", cluster.gpu_nodes.len())?;

@@ -93,7 +93,8 @@ pub enum Kind {
     Leak,
     /// A running pod does not hold what it asks for.
     Missing,
-    /// A pod holds something else than the plans of its shape say.
+    /// A pod holds something else than the plans of its shape say: the plugin chose without a plan, or the pod
+    /// that it swapped devices with has ended, which no state can tell apart. What is held counts from then on.
     Drift,
     /// A plan names a device that the node does not have.
     PlanWithoutDevice,
@@ -228,11 +229,19 @@ impl Audit<'_> {
         }
     }
 
-    /// Each plan names devices that exist, and no device is promised beyond what it can hold.
+    /// Each plan names devices that exist, and no device is promised beyond what it can hold. Where a pod holds
+    /// what it asked for, its plan is history, and what it holds counts.
     fn plans(&mut self) {
         let mut promised: BTreeMap<(usize, usize), Vec<String>> = BTreeMap::new();
         for pod in &self.view.pods {
+            let asked = pod.request.total();
             for (resource, devices) in pod.plan.iter().flat_map(|plan| plan.sets(&pod.request)) {
+                let held = self.held_by(pod, &resource);
+                if held.len() >= asked.get(&resource).map_or(0, |&count| count as usize) {
+                    let places = held.into_iter().filter_map(|id| self.device(&resource, id));
+                    places.for_each(|place| promised.entry(place).or_default().push(pod.name.clone()));
+                    continue;
+                }
                 for device in devices {
                     match device.locate(&self.view.gpus, &resource) {
                         Some(place) => promised.entry(place).or_default().push(pod.name.clone()),
@@ -298,10 +307,10 @@ impl Audit<'_> {
                     Some(at) => drop(left.swap_remove(at)),
                     None => {
                         let text = format!(
-                            "{who} holds {} on {}, which no plan of its shape names",
+                            "{who} holds {} on {}, which no plan of its shape names (any more)",
                             shape.0, device.gpu
                         );
-                        self.find(Severity::Warning, Kind::Drift, text);
+                        self.find(Severity::Notice, Kind::Drift, text);
                     }
                 }
             }

@@ -125,6 +125,15 @@ fn a_planted_drift_is_found_but_a_swap_is_none() {
 }
 
 #[test]
+fn a_device_whose_planned_pod_holds_another_may_be_promised_again() {
+    // They swapped, one of them ended, and its device went to a third pod.
+    let low = Some(("GPU-a", Some(("1g.5gb", 0))));
+    let view = view().pod("a", "mig-1g.5gb", low).pod("c", "mig-1g.5gb", low);
+    let view = view.holds("a", "mig-1g.5gb", "MIG-1g-high").holds("c", "mig-1g.5gb", "MIG-1g-low");
+    assert!(audit(&view).iter().all(|finding| finding.severity == Severity::Notice), "{:?}", audit(&view));
+}
+
+#[test]
 fn promises_beyond_the_devices_are_found() {
     let slice = Some(("GPU-a", Some(("1g.5gb", 0))));
     let mut double = view().pod("a", "mig-1g.5gb", slice).pod("b", "mig-1g.5gb", slice);

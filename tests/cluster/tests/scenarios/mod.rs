@@ -1,6 +1,7 @@
 //! The scenarios, by file, and the stage that they share.
 
 mod bring_up;
+mod conformance;
 mod faults;
 mod main_job;
 mod packing;
@@ -48,10 +49,16 @@ pub(crate) fn is_long() -> bool {
     std::env::var("STOWAGE_LONG").is_ok_and(|value| value == "1")
 }
 
-/// All scenarios, in the order in which they run.
+/// All scenarios, in the order in which they run: what is compared with the real cluster comes before Stowage is on it.
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
-    let mut all = [bring_up::all(), main_job::all(), race::all()];
-    let long = [packing::all(), faults::all(), trust::all()];
-    let long = long.into_iter().filter(|_| is_long());
-    all.iter_mut().flat_map(std::mem::take).chain(long.flatten()).collect()
+    let files = [
+        bring_up::all(),
+        conformance::all(),
+        main_job::all(),
+        trust::all(),
+        race::all(),
+        packing::all(),
+        faults::all(),
+    ];
+    files.into_iter().flatten().collect()
 }

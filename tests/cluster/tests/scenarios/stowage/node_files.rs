@@ -53,19 +53,37 @@ gpus:
     ],
 };
 
-/// Eight L4s, each in four shares.
+/// Four A100s cut like the other node's, and four L4s, each in four shares.
 const SHARED: NodeFiles = NodeFiles {
     node: "gpu-node-2",
-    gpus: "seed: 2\ngpus:\n  - {model: l4, count: 8}\n",
+    gpus: "\
+seed: 2
+gpus:
+  - model: a100-40gb
+    count: 4
+    migMode: enabled
+    migInstances:
+      - {profile: 3g.20gb, start: 4}
+      - {profile: 1g.5gb, start: 0}
+      - {profile: 1g.5gb, start: 1}
+      - {profile: 2g.10gb, start: 2}
+  - {model: l4, count: 4}
+",
     config: "\
 version: v1
+flags: {migStrategy: mixed}
 sharing:
   timeSlicing:
     renameByDefault: true
     resources:
       - {name: nvidia.com/gpu, replicas: 4}
 ",
-    offers: &[("nvidia.com/gpu.shared", 32)],
+    offers: &[
+        ("nvidia.com/gpu.shared", 16),
+        ("nvidia.com/mig-1g.5gb", 8),
+        ("nvidia.com/mig-2g.10gb", 4),
+        ("nvidia.com/mig-3g.20gb", 4),
+    ],
 };
 
 /// Four whole H100s.

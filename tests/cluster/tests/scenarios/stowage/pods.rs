@@ -108,19 +108,43 @@ pub(crate) async fn all_running(cluster: &Cluster, count: usize, limit: Duration
     }
 }
 
+/// Waits until the scheduler has decided about a pod: whether it has a node now, or fits none.
+pub(crate) async fn is_scheduled(cluster: &Cluster, name: &str, limit: Duration) -> Result<bool> {
+    cluster
+        .wait_until(limit, &format!("a decision about {name}"), &[], async || {
+            let status = api(cluster).get(name).await?.status.unwrap_or_default();
+            let scheduled = status.conditions.iter().flatten().find(|said| said.type_ == "PodScheduled");
+            Ok(scheduled.context("nothing is decided yet")?.status == "True")
+        })
+        .await
+}
+
 /// Deletes the pods and Deployments of a scenario and waits until they are gone.
 pub(crate) async fn delete_all(cluster: &Cluster, limit: Duration) -> Result<()> {
+    delete_all_but(cluster, |_| false, limit).await
+}
+
+/// The same, but for the pods of some names.
+pub(crate) async fn delete_all_but(
+    cluster: &Cluster,
+    is_kept: impl Fn(&str) -> bool,
+    limit: Duration,
+) -> Result<()> {
     let deployments: Api<k8s_openapi::api::apps::v1::Deployment> =
         Api::namespaced(cluster.client(), "default");
-    let every = ListParams::default();
-    deployments.delete_collection(&DeleteParams::background(), &every).await?;
-    let mine = ListParams::default().labels(&format!("{LABEL}=yes"));
+    deployments.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
     cluster
-        .wait_until(limit, "no pods", &[], async || {
+        .wait_until(limit, "the pods to be gone", &[], async || {
             // Again and again: a Deployment's controller may have made one more meanwhile.
-            api(cluster).delete_collection(&DeleteParams::default(), &mine).await?;
-            let left = list(cluster).await?.len();
-            ensure!(left == 0, "{left} pods are left");
+            let pods = list(cluster).await?;
+            let left: Vec<&str> = pods.iter().map(name).filter(|name| !is_kept(name)).collect();
+            for name in &left {
+                match api(cluster).delete(name, &DeleteParams::default()).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    other => drop(other?),
+                }
+            }
+            ensure!(left.is_empty(), "{} pods are left", left.len());
             Ok(())
         })
         .await
@@ -133,6 +157,11 @@ pub(crate) async fn delete(cluster: &Cluster, name: &str) -> Result<()> {
         .await
         .with_context(|| format!("cannot delete pod {name}"))?;
     Ok(())
+}
+
+/// Whether a controller made the pod, and so makes another one in its place.
+pub(crate) fn has_controller(pod: &Pod) -> bool {
+    pod.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty())
 }
 
 /// Replaces a failed pod by a new one of the same name and spec, as a controller would.
