@@ -23,11 +23,15 @@ pub struct LogArgs {
     pub log_level: String,
 }
 
+/// kube warns of each try of a watch that fails; the programs tell it once, with what to do. A filter that names
+/// the target brings the warnings back.
+const QUIET: &str = "kube_runtime::watcher=error";
+
 /// Starts logging; a filter that cannot be read falls back to `info`, and says so.
 pub fn init(args: &LogArgs) {
-    let (filter, mistake) = match EnvFilter::try_new(&args.log_level) {
+    let (filter, mistake) = match EnvFilter::try_new(format!("{QUIET},{}", args.log_level)) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Err(error) => (EnvFilter::new(format!("{QUIET},info")), Some(error)),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as in a test, leaves the first one's logger in place.

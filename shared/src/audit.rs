@@ -230,21 +230,31 @@ impl Audit<'_> {
     }
 
     /// Each plan names devices that exist, and no device is promised beyond what it can hold. Where a pod holds
-    /// what it asked for, its plan is history, and what it holds counts.
+    /// what it asked for, its plan is history, and what it holds counts. Plans of one shape may be swapped: a pod
+    /// that waits, and whose device another of its shape took, gets what that one left.
     fn plans(&mut self) {
-        let mut promised: BTreeMap<(usize, usize), Vec<String>> = BTreeMap::new();
+        type Place = (usize, usize);
+        type Shape = (ResourceName, u32);
+        let mut promised: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+        let mut left: BTreeMap<Shape, Vec<Place>> = BTreeMap::new();
+        let mut held: Vec<(Shape, Place)> = Vec::new();
+        let mut waiting: Vec<(Shape, &str, Vec<Place>, usize)> = Vec::new();
         for pod in &self.view.pods {
             let asked = pod.request.total();
             for (resource, devices) in pod.plan.iter().flat_map(|plan| plan.sets(&pod.request)) {
-                let held = self.held_by(pod, &resource);
-                if held.len() >= asked.get(&resource).map_or(0, |&count| count as usize) {
-                    let places = held.into_iter().filter_map(|id| self.device(&resource, id));
-                    places.for_each(|place| promised.entry(place).or_default().push(pod.name.clone()));
-                    continue;
+                let count = asked.get(&resource).copied().unwrap_or_default();
+                let shape = (resource.clone(), count);
+                let has = self.held_by(pod, &resource);
+                let missing = (count as usize).saturating_sub(has.len());
+                for place in has.into_iter().filter_map(|id| self.device(&resource, id)) {
+                    promised.entry(place).or_default().push(pod.name.clone());
+                    held.push((shape.clone(), place));
                 }
+                let mut own = Vec::new();
                 for device in devices {
                     match device.locate(&self.view.gpus, &resource) {
-                        Some(place) => promised.entry(place).or_default().push(pod.name.clone()),
+                        Some(place) => own.push(place),
+                        None if missing == 0 => {}
                         None => {
                             let text = format!(
                                 "{}/{} was promised {resource} on {}, which is not offered there",
@@ -259,7 +269,28 @@ impl Audit<'_> {
                         }
                     }
                 }
+                left.entry(shape.clone()).or_default().extend(&own);
+                waiting.push((shape, &pod.name, own, missing));
             }
+        }
+        let mut take = |shape: &Shape, place: Place| {
+            let left = left.get_mut(shape)?;
+            let at = left.iter().position(|&other| other == place)?;
+            Some(left.swap_remove(at))
+        };
+        for (shape, place) in &held {
+            take(shape, *place);
+        }
+        // Each its own first, then whatever the others of its shape left.
+        for (shape, pod, own, missing) in &mut waiting {
+            let got: Vec<Place> = own.iter().filter_map(|&place| take(shape, place)).take(*missing).collect();
+            *missing -= got.len();
+            got.into_iter().for_each(|place| promised.entry(place).or_default().push((*pod).to_owned()));
+        }
+        for (shape, pod, _, missing) in waiting {
+            let left = left.entry(shape).or_default();
+            let swapped = left.split_off(left.len().saturating_sub(missing));
+            swapped.into_iter().for_each(|place| promised.entry(place).or_default().push(pod.to_owned()));
         }
         for ((g, offer), pods) in promised {
             let gpu = &self.view.gpus[g];

@@ -134,6 +134,15 @@ fn a_device_whose_planned_pod_holds_another_may_be_promised_again() {
 }
 
 #[test]
+fn a_pod_that_waits_gets_what_the_one_it_swapped_with_left() {
+    // The kubelet came for `b` first, and gave it what `a` was promised.
+    let [low, high] = [0, 4].map(|start| Some(("GPU-a", Some(("1g.5gb", start)))));
+    let mut view = view().pod("a", "mig-1g.5gb", low).pod("b", "mig-1g.5gb", high);
+    view.pods[0].running = false;
+    view.holds("b", "mig-1g.5gb", "MIG-1g-low").finds(&[]);
+}
+
+#[test]
 fn promises_beyond_the_devices_are_found() {
     let slice = Some(("GPU-a", Some(("1g.5gb", 0))));
     let mut double = view().pod("a", "mig-1g.5gb", slice).pod("b", "mig-1g.5gb", slice);
