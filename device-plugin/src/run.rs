@@ -154,7 +154,7 @@ async fn wait(mut tasks: JoinSet<Result<(), Fault>>, stop: watch::Receiver<bool>
 
 /// Reads the GPUs, on a thread where that may block. A fault is handed on where the configuration says that it
 /// is no reason to end.
-async fn read_gpus(config: Config, open: OpenGpus) -> Result<(Reading, Option<NvmlFault>), Fault> {
+async fn read_gpus(config: Config, open: OpenGpus) -> Result<(Reading, Option<String>), Fault> {
     let fail = config.fail_on_init_error;
     let read = tokio::task::spawn_blocking(move || {
         let gpus = open(&config)?;
@@ -167,7 +167,11 @@ async fn read_gpus(config: Config, open: OpenGpus) -> Result<(Reading, Option<Nv
     match read {
         Ok(reading) => Ok((reading, None)),
         Err(fault) if !fail => {
-            tracing::error!(error = %anyhow!(fault.to_string()), "NVML does not work: waiting, not ready, as failOnInitError is false.");
+            let fault = format!("{:#}", anyhow::Error::new(fault));
+            tracing::error!(
+                error = fault,
+                "NVML does not work: nothing is offered, as failOnInitError is false. Restart this program once it does."
+            );
             Ok((Reading::default(), Some(fault)))
         }
         Err(fault) if fault.is_permission() => Err(Fault::no_permission(fault)),
@@ -190,9 +194,15 @@ fn check_folder(folder: &Path) -> Result<(), Fault> {
     )))
 }
 
-fn plugin(config: &Config, reading: &Reading, fault: Option<NvmlFault>) -> Result<Plugin, Fault> {
+fn plugin(config: &Config, reading: &Reading, fault: Option<String>) -> Result<Plugin, Fault> {
     let rules = OfferRules { mig_strategy: config.mig_strategy, time_slicing: config.time_slicing.clone() };
     let inventory = Inventory::build(reading, &rules).map_err(Fault::config)?;
+    if fault.is_none() && reading.gpus.is_empty() && reading.unreadable.is_empty() {
+        tracing::warn!(
+            "NVML finds no GPU on this node, so nothing is offered: does nvidia-smi on the node list one? If the node \
+             has none, keep this program off it."
+        );
+    }
     for remark in inventory.remarks() {
         tracing::warn!("{remark}.");
     }
@@ -204,7 +214,7 @@ fn plugin(config: &Config, reading: &Reading, fault: Option<NvmlFault>) -> Resul
     let one_share =
         config.time_slicing.as_ref().is_some_and(|sharing| sharing.fail_requests_greater_than_one);
     let book = Book::new(config.node_name.clone(), Arc::new(inventory));
-    Ok(Plugin::new(book, answers, one_share, fault.map(|fault| fault.to_string())))
+    Ok(Plugin::new(book, answers, one_share, fault))
 }
 
 fn device_specs(config: &Config, reading: &Reading) -> Result<DeviceSpecRules, Fault> {

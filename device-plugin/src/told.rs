@@ -24,8 +24,8 @@ impl AtMostEvery {
         may
     }
 
-    /// The trouble is over: the next one is said at once.
-    pub fn reset(&mut self) {
-        self.last = None;
+    /// The trouble is over: the next one is said at once. Tells whether anything had been said.
+    pub fn reset(&mut self) -> bool {
+        self.last.take().is_some()
     }
 }

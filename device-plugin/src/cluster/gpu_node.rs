@@ -53,7 +53,9 @@ pub async fn publish(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
                 if written {
                     plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
                 }
-                log.reset();
+                if log.reset() {
+                    tracing::info!(node, "The GpuNode is written again.");
+                }
                 wait = FIRST_WAIT;
             }
             Err(error) => {

@@ -43,7 +43,10 @@ pub async fn follow(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
         match events.try_next().await {
             Ok(None) => return,
             Ok(Some(event)) => {
-                log.reset();
+                // Each try begins with `Init`, before anything has answered.
+                if !matches!(event, WatchEvent::Init | WatchEvent::InitApply(_)) && log.reset() {
+                    tracing::info!(node, "This node's pods are watched again.");
+                }
                 match event {
                     WatchEvent::Init => listed.clear(),
                     WatchEvent::InitApply(pod) => listed.extend(seen(pod)),

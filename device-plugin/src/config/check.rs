@@ -70,8 +70,8 @@ pub fn load(flags: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> Result<
         pod_resources_socket: given.path("pod-resources-socket", kubelet_api::pod_resources::SOCKET)?,
         http_address: given.http_address()?,
         kubernetes,
-        sysfs: "/sys".into(),
-        procfs: "/proc".into(),
+        sysfs: given.path("sysfs-root", "/sys")?,
+        procfs: given.path("procfs-root", "/proc")?,
     })
 }
 

@@ -190,6 +190,18 @@ pub const SETTINGS: &[Setting] = &[
         "0.0.0.0:9410",
         "Where /livez, /readyz and /metrics are served",
     ),
+    outside(
+        "sysfs-root",
+        &["SYSFS_ROOT"],
+        "/sys",
+        "Where this program sees the host's sysfs, which tells the GPUs' NUMA nodes",
+    ),
+    outside(
+        "procfs-root",
+        &["PROCFS_ROOT"],
+        "/proc",
+        "Where this program sees the host's procfs: driver/nvidia-caps tells the device nodes of MIG devices",
+    ),
     Setting {
         is_switch: true,
         ..outside(

@@ -116,7 +116,7 @@ pub struct MigMinors(HashMap<String, u32>);
 /// Why there are no minor numbers.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot read {}, which passDeviceSpecs needs on a node with MIG devices: make the host's /proc/driver/nvidia-caps visible here, or set passDeviceSpecs to false",
+    "cannot read {}, which passDeviceSpecs needs on a node with MIG devices: is the driver loaded, and the host's procfs visible here at --procfs-root (PROCFS_ROOT)? Else set passDeviceSpecs to false",
     .path.display()
 )]
 pub struct MigMinorsError {

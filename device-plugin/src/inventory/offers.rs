@@ -75,6 +75,13 @@ fn parts(gpu: &GpuReading, strategy: MigStrategy, remarks: &mut Vec<String>) -> 
             detail,
         }];
     };
+    if mig.devices.is_empty() {
+        remarks.push(format!(
+            "GPU {} is in MIG mode without MIG devices, and offers nothing: create some and restart this program, or \
+             switch MIG mode off",
+            gpu.index
+        ));
+    }
     let mut parts = Vec::new();
     for device in &mig.devices {
         if !device.fills_gpu_instance {

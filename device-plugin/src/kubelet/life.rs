@@ -12,7 +12,7 @@ use kubelet_api::device_plugin::{DevicePluginOptions, RegisterRequest, VERSION};
 use stowage_shared::resource::ResourceName;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -31,6 +31,9 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(15);
 const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// How long calls may take to end when the server does.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// How long the kubelet may be away before the log says so: a restart takes less.
+const SAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a life ended.
 #[derive(Debug)]
@@ -160,13 +163,13 @@ async fn register(
     changes: &mut Changes,
 ) -> Result<Identity, End> {
     let mut dials = Dials::default();
+    let mut absence = Absence::begin(resource, world);
     loop {
         if !socket.exists() {
             return Err(End::SocketGone);
         }
         let Some(kubelet) = folder::identity(&world.kubelet_socket) else {
-            let where_ = world.kubelet_socket.display();
-            world.plugin.set_offered(resource, Some(format!("waiting for the kubelet at {where_}")));
+            absence.tell("there is no such socket");
             changes.next().await;
             continue;
         };
@@ -175,8 +178,7 @@ async fn register(
             Err(CallError::Refused(status)) => return Err(End::Refused(status)),
             Err(CallError::Dial(error)) => {
                 // The file appears before the kubelet listens on it, and stays where the kubelet was killed.
-                let where_ = world.kubelet_socket.display();
-                world.plugin.set_offered(resource, Some(format!("nobody answers at {where_}: {error}")));
+                absence.tell(&error);
                 if dials.first_failure() {
                     world.plugin.metrics.registered(resource, "unreachable");
                 }
@@ -186,6 +188,32 @@ async fn register(
                 }
             }
         }
+    }
+}
+
+/// A kubelet that is not there: probes are told at once, the log once for each absence that lasts.
+struct Absence<'a> {
+    resource: &'a ResourceName,
+    world: &'a Surroundings,
+    since: Instant,
+    is_logged: bool,
+}
+
+impl<'a> Absence<'a> {
+    fn begin(resource: &'a ResourceName, world: &'a Surroundings) -> Self {
+        Self { resource, world, since: Instant::now(), is_logged: false }
+    }
+
+    fn tell(&mut self, why: &str) {
+        let socket = self.world.kubelet_socket.display();
+        let why = format!(
+            "waiting for the kubelet at {socket}: {why}. Is it running, and --kubelet-socket (KUBELET_SOCKET) right?"
+        );
+        if !self.is_logged && self.since.elapsed() >= SAY_AFTER {
+            self.is_logged = true;
+            tracing::warn!(resource_name = %self.resource, error = why, "The resource is not registered.");
+        }
+        self.world.plugin.set_offered(self.resource, Some(why));
     }
 }
 

@@ -49,7 +49,9 @@ pub async fn follow(plugin: Arc<Plugin>, socket: &Path) -> Result<(), Fault> {
         plugin.metrics.asked_pod_resources(answer.is_ok());
         let next = match answer {
             Ok(list) => {
-                log.reset();
+                if log.reset() {
+                    tracing::info!("The kubelet tells again who holds which devices.");
+                }
                 plugin.record(Event::PodResources { held: holdings(list), asked_at });
                 if plugin.book.borrow().awaits_holders() { pace.slower() } else { pace.quiet() }
             }

@@ -1,0 +1,13 @@
+//! The program as a process of its own, over its sockets: against stand-ins for the kubelet and the API server, and
+//! a simulated NVML.
+
+#![allow(clippy::unwrap_used)]
+
+mod api_server;
+mod harness;
+mod mistakes;
+mod pods;
+mod registration;
+mod restarts;
+mod start;
+mod strategies;

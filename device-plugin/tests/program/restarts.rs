@@ -1,0 +1,46 @@
+//! Ends of the process, wanted and unwanted.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_kill_the_same_pods_hold_the_same_devices() {
+    let node = Node::new(vec![a100().times(3)]).await;
+    let plugin = node.ready(&[]).await;
+    let gpus = node.gpus();
+    node.run_pod("a", GPU, 1, |uid| plan(uid, NODE, GPU, &[&gpus[1]])).await.unwrap();
+    let is_held = || async { node.gpu_node().unwrap().allocations.len() == 1 };
+    eventually("the GpuNode tells who holds what", is_held).await;
+    let before = node.gpu_node().unwrap();
+    let left_behind = node.sockets();
+    plugin.kill().await;
+    node.until_allocatable(GPU, 0).await;
+    let written = node.api.audit().len();
+    let _plugin = node.ready(&[]).await;
+    node.until_allocatable(GPU, 3).await;
+    eventually("it writes its GpuNode again", || async {
+        node.api.audit()[written..].iter().any(|record| record.attributes.verb == "patch")
+    })
+    .await;
+    assert_eq!(but_for_the_time(&node.gpu_node().unwrap()), but_for_the_time(&before));
+    assert!(left_behind.iter().all(|socket| !socket.exists()), "the dead sockets are swept up");
+    let mut rest = node.visible_in("b", GPU, 2).await;
+    rest.sort();
+    let mut free = [gpus[0].clone(), gpus[2].clone()];
+    free.sort();
+    assert_eq!(rest, free, "what a pod holds is given to nobody else");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asked_to_end_it_is_gone_within_a_second_with_its_sockets() {
+    let node = Node::new(vec![a100(), a100().with_mig(&["1g.5gb"])]).await;
+    let plugin = node.ready(&["--mig-strategy=mixed"]).await;
+    assert_eq!(node.sockets().len(), 2);
+    let start = Instant::now();
+    let (code, log) = plugin.terminate().await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("Ended as asked."), "{log}");
+    assert!(node.sockets().is_empty(), "{:?}", node.sockets());
+}
