@@ -106,7 +106,7 @@ impl Extender {
     /// Whether it is shown this pod.
     pub(super) fn is_interested(&self, pod: &Pod) -> bool {
         let managed = &self.options.managed_resources;
-        managed.is_empty() || managed.iter().any(|name| pod.amounts.requested.other(name) > 0)
+        managed.is_empty() || managed.iter().any(|name| names_resource(&pod.object["spec"], name))
     }
 
     pub(super) async fn filter(&self, pod: &Pod, nodes: &[String]) -> Result<Filtered, ExtenderError> {
@@ -137,9 +137,15 @@ impl Extender {
             return Ok(BTreeMap::new());
         }
         let args = Args { pod: &as_sent(&pod.object), nodes: (), node_names: nodes };
-        let result: Vec<HostPriority> = self.send(&self.options.prioritize_verb, &args).await?;
+        let result: Option<Vec<HostPriority>> = self.send(&self.options.prioritize_verb, &args).await?;
         let points = |points: i64| points.saturating_mul(self.options.weight).saturating_mul(POINT);
-        Ok(result.into_iter().map(|host| (host.host, points(host.score))).collect())
+        let mut scores = BTreeMap::<String, i64>::new();
+        for host in result.into_iter().flatten() {
+            // A node that is named twice has both.
+            let score = scores.entry(host.host).or_default();
+            *score = score.saturating_add(points(host.score));
+        }
+        Ok(scores)
     }
 
     /// Whether binding is its task.
@@ -181,6 +187,13 @@ impl Extender {
         let late = |_| ExtenderError::Timeout { url: url.clone(), timeout };
         tokio::time::timeout(timeout, exchange).await.map_err(late)?
     }
+}
+
+/// Whether a container of this pod says anything of a resource, be it that it wants none.
+fn names_resource(spec: &Value, resource: &str) -> bool {
+    let containers = ["containers", "initContainers"].map(|key| spec[key].as_array());
+    let mut resources = containers.into_iter().flatten().flatten().map(|container| &container["resources"]);
+    resources.any(|said| said["requests"].get(resource).is_some() || said["limits"].get(resource).is_some())
 }
 
 /// The pod as kube-scheduler has it in its cache: without its type, which Go's decoder drops, and

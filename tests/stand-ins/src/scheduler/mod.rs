@@ -13,8 +13,9 @@
 //!
 //! What it leaves out: preemption and nominated nodes; affinity beyond `nodeSelector`, ports, volumes
 //! and topology spread (kube-scheduler's default spreads a ReplicaSet's pods still wider); sampling of
-//! nodes (below 100 nodes kube-scheduler looks at all of them, too); events and the pod's
-//! `PodScheduled` condition ([`Status::waiting`] has the text instead).
+//! nodes (below 100 nodes kube-scheduler looks at all of them, too); to try a pod before its back-off has
+//! passed when no other waits (kube-scheduler has done so since 1.33); events and the pod's
+//! `PodScheduled` condition ([`Status::waiting`] has its words instead).
 //!
 //! [`Cache`], [`Pod`], [`Node`] and [`choose`] are pure: a simulation of the stock policy runs on them
 //! without any cluster.
@@ -71,9 +72,17 @@ pub struct Status {
     pub backing_off: usize,
     /// Bindings on their way.
     pub binding: usize,
-    /// Pods without a node, as `namespace/name`, and why: the text of kube-scheduler's event, or empty
-    /// before the first try.
-    pub waiting: BTreeMap<String, String>,
+    /// Pods without a node, as `namespace/name`, and why.
+    pub waiting: BTreeMap<String, Waiting>,
+}
+
+/// Why a pod waits, in the words of the condition `PodScheduled`; empty before the first try.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// `Unschedulable` where no node takes it, `SchedulerError` where something went wrong.
+    pub reason: &'static str,
+    /// The text, which is also that of kube-scheduler's event.
+    pub message: String,
 }
 
 /// The scheduler has ended: the cluster's watch is over for good, or it panicked.

@@ -20,7 +20,11 @@ use super::extender::Extender;
 use super::objects::{Node, Pod};
 use super::options::SchedulerOptions;
 use super::queue::{ClusterEvent, Failure, Queue};
-use super::{Command, Status};
+use super::{Command, Status, Waiting};
+
+/// The reasons of a pod's condition `PodScheduled`.
+const UNSCHEDULABLE: &str = "Unschedulable";
+const SCHEDULER_ERROR: &str = "SchedulerError";
 
 /// What a binding's task says at its end: the pod's UID, and the error if there was one.
 type Bound = (String, Result<(), String>);
@@ -126,12 +130,12 @@ impl<C: Cluster> Run<C> {
         match chosen {
             Ok(node) => self.start_binding(pod, node).await,
             Err(NoNode::Unfit(unfit)) => {
-                self.explain(&pod, unfit.to_string());
+                self.explain(&pod, UNSCHEDULABLE, unfit.to_string());
                 self.queue.fail(&pod.uid, Failure::Unfit(unfit.by), now);
             }
             Err(NoNode::Error(error)) => {
                 tracing::debug!(pod.namespace = pod.namespace, pod.name = pod.name, error, "A cycle failed.");
-                self.explain(&pod, error);
+                self.explain(&pod, SCHEDULER_ERROR, error);
                 self.queue.fail(&pod.uid, Failure::Error, now);
             }
         }
@@ -172,7 +176,7 @@ impl<C: Cluster> Run<C> {
         let now = Instant::now();
         self.cache.remove_pod(&uid);
         self.queue.wake(ClusterEvent::PodGone, now);
-        self.explain(&pod, error);
+        self.explain(&pod, SCHEDULER_ERROR, error);
         self.queue.fail(&uid, Failure::Error, now);
     }
 
@@ -279,10 +283,11 @@ impl<C: Cluster> Run<C> {
         }
     }
 
-    fn explain(&self, pod: &Pod, why: String) {
+    fn explain(&self, pod: &Pod, reason: &'static str, message: String) {
+        let why = Waiting { reason, message };
         self.status.send_if_modified(|status| match status.waiting.get_mut(&pod.full_name()) {
-            Some(text) if *text != why => {
-                *text = why;
+            Some(known) if *known != why => {
+                *known = why;
                 true
             }
             _ => false,

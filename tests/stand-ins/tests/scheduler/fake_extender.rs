@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -14,8 +16,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// From verb and question to status and answer.
-pub type Answer = dyn Fn(&str, &Value) -> (u16, Value) + Send + Sync;
+/// From path, which ends in the verb, and question to status and answer.
+pub type Answer = dyn Fn(String, Value) -> BoxFuture<'static, (u16, Value)> + Send + Sync;
 
 pub struct FakeExtender {
     pub address: SocketAddr,
@@ -25,6 +27,13 @@ pub struct FakeExtender {
 
 impl FakeExtender {
     pub async fn start(answer: impl Fn(&str, &Value) -> (u16, Value) + Send + Sync + 'static) -> Self {
+        Self::start_with(move |verb, asked| futures::future::ready(answer(&verb, &asked)).boxed()).await
+    }
+
+    /// As [`Self::start`], for answers that take their time.
+    pub async fn start_with(
+        answer: impl Fn(String, Value) -> BoxFuture<'static, (u16, Value)> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -76,7 +85,7 @@ async fn reply(
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let question: Value = serde_json::from_slice(&body).unwrap();
     record.lock().unwrap().push((verb.clone(), question.clone()));
-    let (status, value) = answer(&verb, &question);
+    let (status, value) = answer(verb, question).await;
     let body = Full::from(value.to_string());
     Ok(Response::builder().status(status).body(body).unwrap())
 }

@@ -97,7 +97,7 @@ async fn without_an_extender_pods_spread_and_the_rest_waits_with_a_reason() {
     nodes.sort();
     assert_eq!(nodes, ["", "n0", "n1"]);
     let status = scheduler.status().borrow().clone();
-    let reasons: Vec<&String> = status.waiting.values().collect();
+    let reasons: Vec<&String> = status.waiting.values().map(|waiting| &waiting.message).collect();
     assert_eq!(reasons, ["0/2 nodes are available: 2 Insufficient nvidia.com/gpu."]);
     assert_eq!((status.parked, status.binding), (1, 0));
 }
@@ -186,7 +186,7 @@ async fn what_the_extender_filters_out_waits_until_anything_happens() {
     let scheduler = Scheduler::start(store.clone(), with(ExtenderOptions::new(extender.url())));
     create(&store, "a", 1, 0);
     in_time("idle", scheduler.idle()).await.unwrap();
-    let why = scheduler.status().borrow().waiting["default/a"].clone();
+    let why = scheduler.status().borrow().waiting["default/a"].message.clone();
     assert_eq!(why, "0/2 nodes are available: 1 full, 1 never.");
     assert_eq!(extender.verbs(), ["filter"]);
     in_time("retry", scheduler.retry()).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_broken_filter_fails_the_cycle_unless_it_is_ignorable_and_a_broken_pri
             in_time("idle", scheduler.idle()).await.unwrap();
         } else {
             in_time("back-off", status.wait_for(|status| status.backing_off == 1)).await.unwrap();
-            let why = status.borrow().waiting["default/a"].clone();
+            let why = status.borrow().waiting["default/a"].message.clone();
             assert_eq!(
                 why,
                 format!("failed filter with extender at URL http://{}/filter, code 500", extender.address)
@@ -238,7 +238,7 @@ async fn a_node_nobody_asked_about_is_an_error() {
     create(&store, "a", 1, 0);
     let mut status = scheduler.status();
     let status = in_time("back-off", status.wait_for(|status| status.backing_off == 1)).await.unwrap();
-    assert!(status.waiting["default/a"].contains("claims a filtered node \"n7\""), "{status:?}");
+    assert!(status.waiting["default/a"].message.contains("claims a filtered node \"n7\""), "{status:?}");
 }
 
 #[tokio::test]
@@ -272,9 +272,34 @@ async fn pods_without_a_managed_resource_are_not_shown_to_the_extender() {
     let managed_resources = vec!["nvidia.com/gpu".to_owned()];
     let options = ExtenderOptions { managed_resources, ..ExtenderOptions::new(extender.url()) };
     let scheduler = Scheduler::start(store.clone(), with(options));
-    create(&store, "cpu-only", 0, 0);
+    let cpu = json!({ "requests": { "cpu": "1" } });
+    let pod = json!({ "metadata": { "name": "cpu-only" },
+        "spec": { "containers": [{ "name": "c", "image": "i", "resources": cpu }] } });
+    store.create(&PODS, "default", pod).unwrap();
     in_time("idle", scheduler.idle()).await.unwrap();
     assert_eq!((node_of(&store, "cpu-only").as_str(), extender.asked().len()), ("n0", 0));
+    // To name it is enough: whoever asks for none of it is shown as well.
+    create(&store, "no-gpu", 0, 0);
+    in_time("idle", scheduler.idle()).await.unwrap();
+    assert_eq!(extender.verbs(), ["filter", "bind"]);
+}
+
+#[tokio::test]
+async fn points_for_a_node_that_is_named_twice_add_up() {
+    let store = cluster(&[1, 1]);
+    let extender = FakeExtender::start(|verb, asked| match verb {
+        "filter" => (200, json!({ "NodeNames": asked["NodeNames"] })),
+        _ => {
+            let score = |node: &str, points: u32| json!({ "Host": node, "Score": points });
+            (200, json!([score("n0", 10), score("n1", 14), score("n0", 10)]))
+        }
+    })
+    .await;
+    let options = ExtenderOptions { bind_verb: String::new(), ..ExtenderOptions::new(extender.url()) };
+    let scheduler = Scheduler::start(store.clone(), with(options));
+    create(&store, "a", 1, 0);
+    in_time("idle", scheduler.idle()).await.unwrap();
+    assert_eq!(node_of(&store, "a"), "n0");
 }
 
 #[tokio::test]

@@ -88,8 +88,7 @@ fn compare(cluster: &Cluster, name: &str, real: &Steps, stand_in: &Steps) -> Res
             let tell = |(name, outcome): &(String, String)| {
                 if name == step { outcome.clone() } else { format!("{name}: {outcome}") }
             };
-            differences +=
-                &format!("\n{step}\n  real:     {}\n  stand-in: {}", tell(real), tell(stand_in));
+            differences += &format!("\n{step}\n  real:     {}\n  stand-in: {}", tell(real), tell(stand_in));
         }
     }
     if differences.is_empty() {

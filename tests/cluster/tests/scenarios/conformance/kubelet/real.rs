@@ -118,8 +118,18 @@ impl Node for RealNode<'_> {
         .await
     }
 
+    /// A kubelet that has just started does not call a pod failed before it has gone through all its pods once,
+    /// some seconds later. So it is given pods that nobody could take until it says so.
     async fn restart(&self) -> Result<()> {
-        self.node.restart_kubelet(Signal::TERM).await
+        self.node.restart_kubelet(Signal::TERM).await?;
+        let hopeless = super::pod_of(WIDGET, "hopeless", &[("main", ContainerKind::App, 99)]);
+        self.wait("the kubelet to refuse pods", async || {
+            let outcome = self.admit(&hopeless).await?;
+            self.delete(&[&hopeless.name]).await?;
+            ensure!(outcome != "admitted", "it took one");
+            Ok(())
+        })
+        .await
     }
 
     async fn wait_counts(&self, capacity: u64, allocatable: u64) -> Result<()> {
@@ -128,8 +138,7 @@ impl Node for RealNode<'_> {
             let status = nodes.get(NODE).await?.status.unwrap_or_default();
             let [told_capacity, told_allocatable] = [status.capacity, status.allocatable]
                 .map(|told| told.unwrap_or_default().get(WIDGET).map_or("none".to_owned(), |q| q.0.clone()));
-            let same =
-                told_capacity == capacity.to_string() && told_allocatable == allocatable.to_string();
+            let same = told_capacity == capacity.to_string() && told_allocatable == allocatable.to_string();
             ensure!(same, "capacity {told_capacity}, allocatable {told_allocatable}");
             Ok(())
         })

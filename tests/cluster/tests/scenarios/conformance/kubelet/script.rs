@@ -21,6 +21,8 @@ use super::{NAMESPACE, Node, Steps, WIDGET, pod_of};
 
 /// How long the kubelet may take to hear of a plugin, or to come back.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How soon a kubelet hangs up, if it is going to.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Of this resource there is no plugin.
 const GADGET: &str = "example.com/gadget";
 
@@ -160,7 +162,8 @@ impl<N: Node> Script<'_, N> {
     }
 
     /// The plugin's next instance registers on a socket of its own while the one before still serves. When
-    /// that ends, the kubelet hangs up on the new one: it has to register once more.
+    /// that ends, the kubelet hangs up on the new one: it has to register once more. Who does so before the
+    /// kubelet has seen the end of the stream that it hung up on is hung up on again, for the same reason.
     async fn another_instance(&mut self, before: FakePlugin) -> Result<FakePlugin> {
         let options = DevicePluginOptions { pre_start_required: true, ..preferring() };
         let answers = Answers { options, preferred: vec!["n0".to_owned()], ..Answers::default() };
@@ -169,9 +172,18 @@ impl<N: Node> Script<'_, N> {
         before.devices.send_replace(None);
         self.healthy("").await?;
         self.streams(&plugin, 0).await?;
-        plugin.register(WIDGET).await.context("cannot register again")?;
-        self.healthy("n0 n1").await?;
-        self.note("registered twice", asked(&plugin));
+        let first = asked(&plugin);
+        wait_until(LIMIT, "the kubelet to stay with the plugin", async || {
+            plugin.take_asked();
+            plugin.register(WIDGET).await.context("cannot register again")?;
+            let healthy = tokio::time::timeout(SETTLED, self.healthy("n0 n1")).await;
+            healthy.context("it has hung up already")??;
+            let hung_up = tokio::time::timeout(SETTLED, self.streams(&plugin, 0)).await;
+            ensure!(hung_up.is_err(), "it hung up once more");
+            Ok(())
+        })
+        .await?;
+        self.note("registered twice", format!("{first}\n{}", asked(&plugin)));
         Ok(plugin)
     }
 
@@ -216,8 +228,7 @@ impl<N: Node> Script<'_, N> {
         self.admit("no plugin yet", &before, widget_pod("early", &[("main", App, 1)])).await?;
         drop(before);
 
-        let plugin =
-            self.plugin("third.sock", widgets(["n0", "n1", "n2"]), Answers::default()).await?;
+        let plugin = self.plugin("third.sock", widgets(["n0", "n1", "n2"]), Answers::default()).await?;
         self.healthy("n0 n1 n2").await?;
         self.admit("held over the restart", &plugin, widget_pod("greedy", &[("main", App, 2)])).await?;
         self.admit("one is left", &plugin, widget_pod("late", &[("main", App, 1)])).await?;
@@ -275,9 +286,7 @@ impl<N: Node> Script<'_, N> {
     async fn get(&mut self, step: &str, pod: &str) -> Result<()> {
         let request =
             GetPodResourcesRequest { pod_name: pod.to_owned(), pod_namespace: NAMESPACE.to_owned() };
-        let answer = words::ask(self.node, async |mut client| {
-            client.get(request.clone()).await
-        });
+        let answer = words::ask(self.node, async |mut client| client.get(request.clone()).await);
         let outcome = match answer.await? {
             Ok(answer) => answer.pod_resources.as_ref().map(words::pod).unwrap_or_default(),
             Err(status) => format!("{:?}: {}", status.code(), status.message()),
@@ -298,9 +307,7 @@ impl<N: Node> Script<'_, N> {
 
     /// The script's pods, as pod-resources lists them.
     async fn listed(&self) -> Result<Vec<PodResources>> {
-        let answer = words::ask(self.node, async |mut client| {
-            client.list(ListPodResourcesRequest {}).await
-        });
+        let answer = words::ask(self.node, async |mut client| client.list(ListPodResourcesRequest {}).await);
         let mut pods = answer.await??.pod_resources;
         pods.retain(|pod| pod.namespace == NAMESPACE && self.pods.contains(&pod.name));
         Ok(pods)
