@@ -111,6 +111,8 @@ fn gpu(node: &str, index: u32) -> GpuStatus {
         numa_node: Some(index / 4),
         unhealthy: None,
         offers: offers.into_iter().flatten().collect(),
+        mig_on_demand: false,
+        foreign_instances: Vec::new(),
     }
 }
 

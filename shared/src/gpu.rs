@@ -31,7 +31,9 @@ impl FromStr for GpuUuid {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse::<DeviceId>() {
-            Ok(id) if text.starts_with("GPU-") && id.replica_index().is_none() => Ok(Self(text.to_owned())),
+            Ok(id) if text.starts_with("GPU-") && id.part() == text && id.token_of().is_none() => {
+                Ok(Self(text.to_owned()))
+            }
             _ => Err(GpuUuidError(text.chars().take(80).collect())),
         }
     }
@@ -74,6 +76,18 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// Every slice that may be built on a GPU, as an offer of its profile's own name, without what `foreign`
+    /// instances leave no place for.
+    pub fn on_demand(slices: impl IntoIterator<Item = MigSlice>, foreign: &[MigSlice]) -> Vec<Self> {
+        let free = slices.into_iter().filter(|slice| !foreign.iter().any(|other| other.conflicts(slice)));
+        let offer = |slice: MigSlice| Self {
+            resource: ResourceName::mig(&slice.profile),
+            part: Part::Slice(slice),
+            replicas: None,
+        };
+        free.map(offer).collect()
+    }
+
     /// How many devices it counts for the kubelet.
     pub fn device_count(&self) -> u32 {
         self.replicas.unwrap_or(1)
@@ -174,8 +188,11 @@ pub struct Gpu {
     pub numa_node: Option<u32>,
     /// What it is and is offered as.
     pub kind: Arc<GpuKind>,
-    /// The UUID of each offer's part, in the order of the offers: the GPU's own, or a MIG device's.
+    /// The id of each offer's part, in the order of the offers: the GPU's own UUID, a MIG device's, or the token
+    /// that a slice was booked for; empty where a slice could be built and nobody has booked it.
     pub part_uuids: Vec<String>,
+    /// MIG instances on a GPU with MIG on demand that Stowage did not build. What they take is offered to nobody.
+    pub foreign: Vec<MigSlice>,
     /// Why it must not be handed out; `None` while it is healthy.
     pub unhealthy: Option<String>,
 }
@@ -183,11 +200,18 @@ pub struct Gpu {
 impl Gpu {
     /// The ids of an offer's devices, in the order of their replicas.
     pub fn device_ids(&self, offer: usize) -> impl Iterator<Item = DeviceId> + '_ {
-        let part = self.part_uuids.get(offer).map(String::as_str);
+        let part = self.part_uuids.get(offer).map(String::as_str).filter(|part| !part.is_empty());
         let replicas = self.kind.offers.get(offer).map_or(0, Offer::device_count);
         let shared = self.kind.offers.get(offer).is_some_and(|offer| offer.replicas.is_some());
         (0..replicas).filter_map(move |n| {
             part.map(|part| if shared { DeviceId::replica(part, n) } else { DeviceId::exclusive(part) })
+        })
+    }
+
+    /// Whether the slice of an offer is built when somebody has booked it, rather than there beforehand.
+    pub fn is_on_demand(&self, offer: usize) -> bool {
+        self.part_uuids.get(offer).is_some_and(|part| {
+            part.is_empty() || part.parse::<DeviceId>().is_ok_and(|id| id.token_of().is_some())
         })
     }
 
@@ -266,6 +290,7 @@ mod tests {
             numa_node: None,
             kind: Arc::new(GpuKind::new("x", MemoryMib(1), offers).unwrap()),
             part_uuids: vec!["GPU-a".into(), "GPU-a".into()],
+            foreign: Vec::new(),
             unhealthy: None,
         };
         let ids: Vec<String> =

@@ -90,6 +90,9 @@ pub struct ProfileStatus {
     pub starts: Vec<u8>,
     /// Memory of one instance, in MiB.
     pub memory_mib: MemoryMib,
+    /// Whether one takes the GPU's shared media engines.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub media_engines: bool,
 }
 
 /// One GPU.
@@ -110,9 +113,15 @@ pub struct GpuStatus {
     /// Why it must not be used; absent while it is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unhealthy: Option<String>,
-    /// What it is offered as.
+    /// What it is offered as; with MIG on demand, only the slices that somebody has booked.
     #[serde(default)]
     pub offers: Vec<OfferStatus>,
+    /// Whether every other slice of its model's geometry is built as soon as a pod gets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mig_on_demand: bool,
+    /// MIG instances that Stowage did not build, where it builds some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_instances: Vec<SliceStatus>,
 }
 
 /// One part of a GPU under a resource name.
@@ -121,7 +130,7 @@ pub struct GpuStatus {
 pub struct OfferStatus {
     /// What pods ask for.
     pub resource: ResourceName,
-    /// The UUID of the part: the GPU's, or the MIG device's.
+    /// The UUID of the part, the GPU's or the MIG device's; or the token that the slice was booked for.
     pub uuid: String,
     /// The slice; absent where the part is the whole GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,6 +189,9 @@ pub enum InventoryError {
     /// A slice outside any GPU.
     #[error("slice {0} lies outside every GPU")]
     Slice(String),
+    /// MIG on demand without its geometry.
+    #[error("GPU {0} has MIG on demand, and no geometry tells how its model {1:?} can be cut")]
+    NoGeometry(String, String),
     /// Impossible offers.
     #[error("GPU {0}")]
     Kind(String, #[source] GpuKindError),
@@ -202,8 +214,9 @@ impl GpuNodeStatus {
             if gpus.iter().any(|gpu| gpu.uuid == uuid) {
                 return Err(InventoryError::Twice(status.uuid.clone()));
             }
-            let offers: Vec<Offer> =
-                status.offers.iter().map(OfferStatus::to_offer).collect::<Result<_, _>>()?;
+            let foreign: Vec<MigSlice> =
+                status.foreign_instances.iter().map(SliceStatus::to_slice).collect::<Result<_, _>>()?;
+            let (offers, part_uuids) = self.offers(status, &foreign)?;
             let known = kinds.entry(offers.clone()).or_default();
             let same =
                 |kind: &&Arc<GpuKind>| kind.model() == status.model && kind.memory() == status.memory_mib;
@@ -221,19 +234,88 @@ impl GpuNodeStatus {
                 index: status.index,
                 numa_node: status.numa_node,
                 kind,
-                part_uuids: status.offers.iter().map(|offer| offer.uuid.clone()).collect(),
+                part_uuids,
+                foreign,
                 unhealthy: status.unhealthy.clone(),
             });
         }
         Ok(gpus)
+    }
+
+    /// What a GPU is offered as, with the ids of the parts.
+    fn offers(
+        &self,
+        gpu: &GpuStatus,
+        foreign: &[MigSlice],
+    ) -> Result<(Vec<Offer>, Vec<String>), InventoryError> {
+        let listed = gpu.offers.iter().map(|offer| Ok((offer.to_offer()?, offer.uuid.clone())));
+        let mut listed: Vec<(Offer, String)> = listed.collect::<Result<_, InventoryError>>()?;
+        if gpu.mig_on_demand {
+            let missing = || InventoryError::NoGeometry(gpu.uuid.clone(), gpu.model.clone());
+            let geometry =
+                self.geometries.iter().find(|known| known.model == gpu.model).ok_or_else(missing)?;
+            // In the geometry's order, booked or not: so GPUs of one model go on sharing their kind.
+            let id =
+                |offer: &Offer| listed.iter().find(|(known, _)| known == offer).map(|(_, id)| id.clone());
+            let on_demand = Offer::on_demand(geometry.slices()?, foreign).into_iter();
+            let booked: Vec<(Offer, String)> = on_demand
+                .map(|offer| {
+                    let id = id(&offer).unwrap_or_default();
+                    (offer, id)
+                })
+                .collect();
+            listed.retain(|(offer, _)| !booked.iter().any(|(known, _)| known == offer));
+            listed.extend(booked);
+        }
+        Ok(listed.into_iter().unzip())
+    }
+}
+
+impl GeometryStatus {
+    /// Every slice that could exist, each by itself.
+    fn slices(&self) -> Result<Vec<MigSlice>, InventoryError> {
+        let of = |profile: &ProfileStatus, start: u8| SliceStatus {
+            profile: profile.name.clone(),
+            start,
+            size: profile.size,
+            media_engines: profile.media_engines,
+        };
+        self.profiles
+            .iter()
+            .flat_map(|profile| profile.starts.iter().map(move |&start| of(profile, start).to_slice()))
+            .collect()
+    }
+}
+
+impl SliceStatus {
+    fn of(slice: &MigSlice) -> Self {
+        Self {
+            profile: slice.profile.clone(),
+            start: slice.start,
+            size: slice.size,
+            media_engines: slice.media_engines,
+        }
+    }
+
+    fn to_slice(&self) -> Result<MigSlice, InventoryError> {
+        let end = u16::from(self.start) + u16::from(self.size);
+        if self.size == 0 || end > u16::from(MEMORY_SLICES_MAX) {
+            return Err(InventoryError::Slice(format!("{} at {}", self.profile, self.start)));
+        }
+        Ok(MigSlice {
+            profile: self.profile.clone(),
+            start: self.start,
+            size: self.size,
+            media_engines: self.media_engines,
+        })
     }
 }
 
 impl GpuStatus {
     /// What the plugin publishes of a GPU.
     pub fn of(gpu: &Gpu) -> Self {
-        let offers =
-            gpu.kind.offers().iter().zip(&gpu.part_uuids).map(|(offer, uuid)| OfferStatus::of(offer, uuid));
+        let parts = gpu.kind.offers().iter().zip(&gpu.part_uuids);
+        let offers = parts.filter(|(_, id)| !id.is_empty()).map(|(offer, id)| OfferStatus::of(offer, id));
         Self {
             uuid: gpu.uuid.to_string(),
             index: gpu.index,
@@ -242,6 +324,8 @@ impl GpuStatus {
             numa_node: gpu.numa_node,
             unhealthy: gpu.unhealthy.clone(),
             offers: offers.collect(),
+            mig_on_demand: (0..gpu.part_uuids.len()).any(|offer| gpu.is_on_demand(offer)),
+            foreign_instances: gpu.foreign.iter().map(SliceStatus::of).collect(),
         }
     }
 }
@@ -250,12 +334,7 @@ impl OfferStatus {
     fn of(offer: &Offer, uuid: &str) -> Self {
         let slice = match &offer.part {
             Part::Whole => None,
-            Part::Slice(slice) => Some(SliceStatus {
-                profile: slice.profile.clone(),
-                start: slice.start,
-                size: slice.size,
-                media_engines: slice.media_engines,
-            }),
+            Part::Slice(slice) => Some(SliceStatus::of(slice)),
         };
         Self { resource: offer.resource.clone(), uuid: uuid.to_owned(), slice, replicas: offer.replicas }
     }
@@ -263,18 +342,7 @@ impl OfferStatus {
     fn to_offer(&self) -> Result<Offer, InventoryError> {
         let part = match &self.slice {
             None => Part::Whole,
-            Some(slice) => {
-                let end = u16::from(slice.start) + u16::from(slice.size);
-                if slice.size == 0 || end > u16::from(MEMORY_SLICES_MAX) {
-                    return Err(InventoryError::Slice(format!("{} at {}", slice.profile, slice.start)));
-                }
-                Part::Slice(MigSlice {
-                    profile: slice.profile.clone(),
-                    start: slice.start,
-                    size: slice.size,
-                    media_engines: slice.media_engines,
-                })
-            }
+            Some(slice) => Part::Slice(slice.to_slice()?),
         };
         Ok(Offer { resource: self.resource.clone(), part, replicas: self.replicas })
     }
@@ -304,6 +372,33 @@ mod tests {
         let read = status(TWO);
         let again: Vec<GpuStatus> = read.inventory().unwrap().iter().map(GpuStatus::of).collect();
         assert_eq!(again, read.gpus);
+    }
+
+    #[test]
+    fn slices_on_demand_come_from_the_geometry_and_the_booked_ones_have_their_token() {
+        let text = r#"{
+            "geometries":[{"model":"M","memorySlices":4,"computeSlices":4,"profiles":[
+                {"name":"2g.12gb","size":2,"starts":[0,2],"memoryMib":11968},
+                {"name":"1g.6gb+me","size":1,"starts":[0,1],"memoryMib":5952,"mediaEngines":true}]}],
+            "gpus":[
+                {"uuid":"GPU-a","index":0,"model":"M","memoryMib":24576,"migOnDemand":true,
+                 "offers":[{"resource":"nvidia.com/mig-2g.12gb","uuid":"GPU-a::2g.12gb::1","slice":{"profile":"2g.12gb","start":2,"size":2}}]},
+                {"uuid":"GPU-b","index":1,"model":"M","memoryMib":24576,"migOnDemand":true,
+                 "foreignInstances":[{"profile":"2g.12gb","start":0,"size":2}]},
+                {"uuid":"GPU-c","index":2,"model":"M","memoryMib":24576,"migOnDemand":true}]}"#;
+        let read = status(text);
+        let gpus = read.inventory().unwrap();
+        let ids = ["", "GPU-a::2g.12gb::1", "", ""];
+        assert_eq!(gpus[0].part_uuids, ids);
+        assert_eq!(gpus[1].part_uuids, [""], "one 2g.12gb is left");
+        assert!(Arc::ptr_eq(&gpus[0].kind, &gpus[2].kind));
+        let (resource, token) = ("nvidia.com/mig-2g.12gb".parse().unwrap(), ids[1].parse().unwrap());
+        assert_eq!(crate::gpu::locate(&gpus, &resource, &token), Some((0, 1)));
+        let again: Vec<GpuStatus> = gpus.iter().map(GpuStatus::of).collect();
+        assert_eq!(again, read.gpus);
+        let error = status(&text.replace(r#""model":"M","memorySlices""#, r#""model":"N","memorySlices""#))
+            .inventory();
+        assert!(error.unwrap_err().to_string().contains("no geometry"));
     }
 
     #[test]

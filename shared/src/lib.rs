@@ -18,6 +18,7 @@ pub mod contract;
 pub mod device_id;
 pub mod gpu;
 pub mod gpu_node;
+pub mod listing;
 pub mod mig;
 pub mod models;
 pub mod occupancy;

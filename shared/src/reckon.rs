@@ -174,6 +174,7 @@ mod tests {
             numa_node: None,
             kind: kind.clone(),
             part_uuids: vec![format!("GPU-{i}")],
+            foreign: Vec::new(),
             unhealthy: None,
         };
         (0..n).map(|i| Arc::new(gpu(i))).collect()

@@ -164,6 +164,7 @@ fn geometry_status(gpu: &GpuReading) -> Option<GeometryStatus> {
             size: profile.size,
             starts: profile.starts.clone(),
             memory_mib: profile.memory,
+            media_engines: profile.media_engines,
         })
         .collect();
     (!profiles.is_empty()).then(|| GeometryStatus {

@@ -33,6 +33,7 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
             numa_node: gpu.numa_node,
             kind: kind(&mut kinds, gpu, offers)?,
             part_uuids: parts.into_iter().map(|part| part.uuid).collect(),
+            foreign: Vec::new(),
             unhealthy: None,
         }));
     }

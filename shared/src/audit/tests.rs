@@ -22,6 +22,7 @@ fn view() -> NodeView {
         numa_node: None,
         kind: Arc::new(GpuKind::new("M", MemoryMib(1), offers).unwrap()),
         part_uuids: parts.iter().map(|part| (*part).to_owned()).collect(),
+        foreign: Vec::new(),
         unhealthy: None,
     };
     let gpus = vec![

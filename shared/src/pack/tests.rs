@@ -43,6 +43,7 @@ fn gpu(index: u32, what: &str) -> GpuState {
         index,
         numa_node: None,
         kind: Arc::new(GpuKind::new("M", MemoryMib(40_960), offers).unwrap()),
+        foreign: Vec::new(),
         unhealthy: None,
     };
     GpuState::idle(Arc::new(gpu))
