@@ -86,8 +86,7 @@ impl Book {
 
     fn asker<'a>(&'a self, uid: &'a str, pod: &'a Pod, resource: &ResourceName) -> Option<Asker<'a>> {
         let total = pod.request.total().get(resource).copied()?;
-        let held: Vec<_> =
-            self.held.iter().filter(|held| held.pod == pod.name && held.namespace == pod.namespace).collect();
+        let held: Vec<_> = self.held.iter().filter(|held| self.owner(held) == Some(uid)).collect();
         let grants: Vec<_> =
             self.grants.iter().filter_map(|grant| Some((grant, grant.call_of(uid)?))).collect();
 

@@ -184,6 +184,9 @@ pub struct Book {
     pods: BTreeMap<String, Pod>,
     next_order: u64,
     held: Vec<Holding>,
+    /// The UIDs of the pods that hold these: pod-resources tells names only, and a StatefulSet's next pod has the
+    /// name of the last one. What came before any pod of its name was known is in here only later.
+    owners: BTreeMap<Holding, String>,
     grants: Vec<Grant>,
     knows_holders: bool,
     knows_pods: bool,
@@ -198,6 +201,7 @@ impl Book {
             pods: BTreeMap::new(),
             next_order: 0,
             held: Vec::new(),
+            owners: BTreeMap::new(),
             grants: Vec::new(),
             knows_holders: false,
             knows_pods: false,
@@ -253,24 +257,27 @@ impl Book {
 
     /// Who holds which devices, with the pods' UIDs where they are known, in a fixed order.
     pub fn allocations(&self) -> Vec<AllocationStatus> {
-        let uids: BTreeMap<(&str, &str), &str> = self
-            .pods
-            .iter()
-            .map(|(uid, pod)| ((pod.namespace.as_str(), pod.name.as_str()), uid.as_str()))
-            .collect();
         let status = |held: &Holding| AllocationStatus {
             namespace: held.namespace.clone(),
             pod: held.pod.clone(),
-            uid: uids
-                .get(&(held.namespace.as_str(), held.pod.as_str()))
-                .copied()
-                .unwrap_or_default()
-                .to_owned(),
+            uid: self.owner(held).unwrap_or_default().to_owned(),
             container: held.container.clone(),
             resource: held.resource.clone(),
             device_ids: held.device_ids.clone(),
         };
         self.held.iter().map(status).collect()
+    }
+
+    /// The UID of the pod that holds this, where it is known.
+    fn owner(&self, held: &Holding) -> Option<&str> {
+        self.owners.get(held).map(String::as_str).or_else(|| self.pod_named(held))
+    }
+
+    /// The newest pod of the name that pod-resources tells.
+    fn pod_named(&self, held: &Holding) -> Option<&str> {
+        let named =
+            self.pods.iter().filter(|(_, pod)| pod.name == held.pod && pod.namespace == held.namespace);
+        named.max_by_key(|(_, pod)| pod.order).map(|(uid, _)| uid.as_str())
     }
 
     fn pod(&mut self, seen: PodSeen) -> Option<Notice> {
@@ -310,6 +317,18 @@ impl Book {
 
     fn holders(&mut self, mut held: Vec<Holding>, asked_at: Duration) {
         held.sort();
+        // What was there before and was not handed out anew since is still its old owner's, even if a new pod has the
+        // same name by now.
+        let is_new = |held: &Holding| {
+            let given = |grant: &Grant| {
+                grant.at <= asked_at
+                    && grant.resource == held.resource
+                    && grant.ids.iter().any(|id| held.device_ids.contains(id))
+            };
+            !self.owners.contains_key(held) || self.grants.iter().any(given)
+        };
+        let owner = |held: &Holding| if is_new(held) { self.pod_named(held) } else { self.owner(held) };
+        let owners = held.iter().filter_map(|held| Some((held.clone(), owner(held)?.to_owned()))).collect();
         let is_held = |grant: &Grant| {
             grant.ids.iter().all(|id| {
                 held.iter().any(|held| held.resource == grant.resource && held.device_ids.contains(id))
@@ -336,6 +355,7 @@ impl Book {
             }
         }
         self.held = held;
+        self.owners = owners;
         self.knows_holders = true;
     }
 

@@ -56,6 +56,42 @@ fn what_an_init_container_had_is_reused_and_fits_the_plan() {
 }
 
 #[test]
+fn the_next_pod_of_a_name_is_not_taken_for_the_last_one() {
+    let mut world = World::new(true);
+    let pod = world.bind("gpu.shared=1", true).unwrap();
+    world.tell(pod);
+    let resource = resource("gpu.shared");
+    let holds = |id: &str| Holding {
+        namespace: "default".into(),
+        pod: "p0".into(),
+        container: "c0".into(),
+        resource: resource.clone(),
+        device_ids: vec![id.into()],
+    };
+    let at = |seconds| Duration::from_secs(seconds);
+    let tell = |world: &mut World, id: &str, asked_at| {
+        world.book.apply(Event::PodResources { held: vec![holds(id)], asked_at });
+        world.book.allocations()[0].uid.clone()
+    };
+    assert_eq!(tell(&mut world, "GPU-0::0", at(1)), "uid-p0");
+    // A StatefulSet's pod goes, the next one comes with its name, and the kubelet still tells of the first.
+    world.book.apply(Event::PodGone { uid: "uid-p0".into() });
+    let mut next = world.pods[pod].seen();
+    next.uid = "uid-next".into();
+    next.plan = next.plan.map(|plan| plan.replace("uid-p0", "uid-next"));
+    world.book.apply(Event::Pod(next));
+    assert!(expects(&world, 1), "it has nothing yet");
+    assert_eq!(tell(&mut world, "GPU-0::0", at(2)), "uid-p0");
+    assert!(expects(&world, 1));
+    // It gets the very same device.
+    let ids = vec!["GPU-0::0".into()];
+    world.book.apply(Event::Allocated { resource: resource.clone(), ids, at: at(3) });
+    assert!(!expects(&world, 1));
+    assert_eq!(tell(&mut world, "GPU-0::0", at(4)), "uid-next");
+    assert!(!expects(&world, 1));
+}
+
+#[test]
 fn an_allocation_says_how_it_relates_to_the_plans() {
     let mut world = World::new(true);
     let pod = world.bind("gpu.shared=1", true).unwrap();
@@ -142,7 +178,7 @@ fn nothing_is_freed_until_pod_resources_says_so() {
     assert_eq!(world.book.allocations().len(), 1);
     world.book.apply(Event::PodGone { uid: "uid-p0".into() });
     assert_eq!(world.book.allocations().len(), 1, "the pod is gone, and the kubelet still holds its device");
-    assert_eq!(world.book.allocations()[0].uid, "");
+    assert_eq!(world.book.allocations()[0].uid, "uid-p0");
 }
 
 #[test]
