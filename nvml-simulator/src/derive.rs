@@ -33,6 +33,11 @@ pub(crate) fn pci_bus(index: u32) -> u32 {
     4 + 3 * index
 }
 
+/// The PCI bus number of the NVSwitch of that number: above those of all GPUs.
+pub(crate) fn pci_bus_of_switch(number: u32) -> u32 {
+    0xC8 + number
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -8,9 +8,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::Latency;
+
 mod boot;
+mod links;
 
 pub use boot::Boot;
+pub use links::{FabricDescription, NVLINK_GROUPS_MAX, NvLinkDescription};
 
 /// The most GPUs of one node.
 pub const GPUS_MAX: u32 = 64;
@@ -37,8 +41,17 @@ pub struct Description {
     /// Makes UUIDs unique per node, as does `seed`. Nothing else looks at it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// How long changes through the C API take.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub latency: Latency,
     /// The GPUs, in NVML's order. None is a node whose driver finds no GPU.
     pub gpus: Vec<GpuDescription>,
+    /// Which GPUs NVLinks join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nv_links: Vec<NvLinkDescription>,
+    /// The NVLink fabric of several nodes that all its GPUs belong to; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fabric: Option<FabricDescription>,
 }
 
 /// One GPU, or several alike.
@@ -59,6 +72,9 @@ pub struct GpuDescription {
     /// The NUMA node it is attached to; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<u32>,
+    /// The PCIe switch it is attached to; GPUs of the same number share one. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcie_switch: Option<u32>,
     /// Whether MIG mode is on at boot.
     #[serde(default)]
     pub mig_mode: MigMode,
@@ -143,7 +159,10 @@ impl Description {
             cuda_version: default_cuda_version(),
             seed: 0,
             name: String::new(),
+            latency: Latency::default(),
             gpus,
+            nv_links: Vec::new(),
+            fabric: None,
         }
     }
 
@@ -151,6 +170,20 @@ impl Description {
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
+        self
+    }
+
+    /// The same node, whose changes take that long.
+    #[must_use]
+    pub fn with_latency(mut self, latency: Latency) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// The same node with these NVLinks too.
+    #[must_use]
+    pub fn linked(mut self, links: NvLinkDescription) -> Self {
+        self.nv_links.push(links);
         self
     }
 
@@ -196,6 +229,7 @@ impl GpuDescription {
             uuid: None,
             memory_mib: None,
             numa_node: None,
+            pcie_switch: None,
             mig_mode: MigMode::Disabled,
             mig_instances: Vec::new(),
             lost: false,
@@ -213,6 +247,13 @@ impl GpuDescription {
     #[must_use]
     pub fn on_numa_node(mut self, node: u32) -> Self {
         self.numa_node = Some(node);
+        self
+    }
+
+    /// Attached to that PCIe switch.
+    #[must_use]
+    pub fn behind_pcie_switch(mut self, switch: u32) -> Self {
+        self.pcie_switch = Some(switch);
         self
     }
 
@@ -252,4 +293,8 @@ fn default_driver_version() -> String {
 
 fn default_cuda_version() -> String {
     "12.8".to_owned()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

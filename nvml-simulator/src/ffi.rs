@@ -9,14 +9,18 @@
 
 mod code;
 pub mod device;
+pub mod ecc;
 pub mod events;
 pub mod memory;
 pub mod mig;
 pub mod mig_compute;
 pub mod mig_device;
 mod mig_profile;
+pub mod nvlink;
 pub mod pointer;
+pub mod processes;
 mod resolve;
+pub mod sensors;
 pub mod system;
 pub mod topology;
 

@@ -15,6 +15,8 @@ pub struct Hardware {
     pub cuda: CudaVersion,
     /// The GPUs, in NVML's order.
     pub gpus: Vec<GpuHardware>,
+    /// The NVLink fabric that all of them belong to.
+    pub fabric: Option<Fabric>,
     pub(crate) digest: String,
 }
 
@@ -31,15 +33,39 @@ pub struct GpuHardware {
     pub memory: MemoryMib,
     /// The NUMA node it is attached to.
     pub numa_node: Option<u32>,
+    /// The PCIe switch it is attached to.
+    pub pcie_switch: Option<u32>,
+    /// The far end of each of its NVLinks.
+    pub links: Vec<LinkEnd>,
     /// How MIG can cut it; `None` without MIG.
     pub geometry: Option<Geometry>,
+}
+
+/// An NVLink fabric of several nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fabric {
+    /// The cluster's UUID.
+    pub cluster_uuid: [u8; 16],
+    /// The part of it whose GPUs reach each other.
+    pub clique_id: u32,
+}
+
+/// What an NVLink leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The GPU of that index.
+    Gpu(u32),
+    /// The NVSwitch of that number.
+    Switch(u32),
 }
 
 impl PartialEq for GpuHardware {
     fn eq(&self, other: &Self) -> bool {
         // A model is one row of a table: its key says all.
-        (self.index, self.model.key, &self.uuid, self.memory, self.numa_node)
-            == (other.index, other.model.key, &other.uuid, other.memory, other.numa_node)
+        (self.index, self.model.key, &self.uuid, self.memory)
+            == (other.index, other.model.key, &other.uuid, other.memory)
+            && (self.numa_node, self.pcie_switch, &self.links)
+                == (other.numa_node, other.pcie_switch, &other.links)
     }
 }
 
@@ -74,6 +100,14 @@ impl GpuHardware {
     /// The PCI address as NVML writes it, e.g. `00000000:07:00.0`.
     pub fn pci_bus_id(&self) -> String {
         format!("00000000:{:02X}:00.0", derive::pci_bus(self.index))
+    }
+
+    /// Whether NVLinks lead from it to that other GPU, directly or through a switch.
+    pub fn is_linked(&self, other: &Self) -> bool {
+        self.links.iter().any(|end| match end {
+            LinkEnd::Gpu(index) => *index == other.index,
+            LinkEnd::Switch(_) => other.links.contains(end),
+        })
     }
 
     /// Whether MIG mode can change without a reset: so since Hopper, by NVIDIA's MIG user guide.

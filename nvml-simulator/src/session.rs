@@ -2,22 +2,27 @@
 //!
 //! NVML counts initializations; between the first and the last shutdown there is a [`Session`]. Every call
 //! takes the one lock, gets the state as it is now ([`Call`]), answers and lets go: calls take microseconds.
-//! What has to wait (`nvmlEventSetWait`; later, calls that hang on purpose) waits outside of it.
+//! What has to wait (`nvmlEventSetWait`, calls that hang on purpose, changes that take time) waits outside of
+//! it: a call that has to wait says so ([`Wait`]), and is made once more when it has.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::nvmlReturn_t;
 
 use crate::ffi::Code;
 use crate::handles::Handles;
 use crate::hardware::Hardware;
-use crate::state::{Node, Refusal, State};
+use crate::state::{Node, Operation, Refusal, State};
 use crate::store::{Store, StoreError, UpdateError};
 use crate::{CONFIG_ENV, STATE_ENV};
+
+/// How often a waiting call looks whether it may go on: a `stat`, which costs a microsecond.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 static LIBRARY: Mutex<Library> =
     Mutex::new(Library { references: 0, session: None, handles: Handles::new() });
@@ -61,29 +66,64 @@ pub(crate) struct Call<'a> {
     handles: RefCell<&'a mut Handles>,
     event_sets: RefCell<&'a mut EventSets>,
     store: RefCell<Option<&'a mut Store>>,
+    /// Whether the time that its change takes is over.
+    has_waited: bool,
+    wait: Cell<Option<Wait>>,
 }
 
-/// Runs one call against the node as it is now.
-pub(crate) fn call(body: impl FnOnce(&Call<'_>) -> Result<(), Code>) -> nvmlReturn_t {
+/// Why a call has to wait, and be made again.
+#[derive(Debug, Clone, Copy)]
+enum Wait {
+    /// A GPU hangs.
+    UntilReleased,
+    /// The change takes so long.
+    For(Duration),
+}
+
+/// Runs one call against the node as it is now, again where it has to wait.
+pub(crate) fn call(body: impl Fn(&Call<'_>) -> Result<(), Code>) -> nvmlReturn_t {
     guarded(|| {
-        let mut library = library();
-        let Library { session, handles, .. } = &mut *library;
-        let session = session.as_mut().ok_or(Code::UNINITIALIZED)?;
-        let state = session.store.state().map_err(|error| complain(&error, Code::UNKNOWN))?;
-        if !Arc::ptr_eq(&state, &session.seen) {
-            handles.keep_only(&state);
-            session.seen = Arc::clone(&state);
+        let mut has_waited = false;
+        loop {
+            let (answer, wait) = call_once(&body, has_waited)?;
+            match wait {
+                None => return answer,
+                Some(Wait::UntilReleased) => std::thread::sleep(LOOK_EVERY),
+                Some(Wait::For(time)) => {
+                    std::thread::sleep(time);
+                    has_waited = true;
+                }
+            }
         }
-        // Shared, not borrowed: a call may also write through the store that owns it.
-        let hardware = session.store.shared_hardware();
-        body(&Call {
-            hardware: &hardware,
-            state: &state,
-            handles: RefCell::new(handles),
-            event_sets: RefCell::new(&mut session.event_sets),
-            store: RefCell::new(Some(&mut session.store)),
-        })
     })
+}
+
+/// What the call answers, and what it waits for. The lock is held no longer than this.
+fn call_once(
+    body: impl Fn(&Call<'_>) -> Result<(), Code>,
+    has_waited: bool,
+) -> Result<(Result<(), Code>, Option<Wait>), Code> {
+    let mut library = library();
+    let Library { session, handles, .. } = &mut *library;
+    let session = session.as_mut().ok_or(Code::UNINITIALIZED)?;
+    let state = session.store.state().map_err(|error| complain(&error, Code::UNKNOWN))?;
+    if !Arc::ptr_eq(&state, &session.seen) {
+        handles.keep_only(&state);
+        session.seen = Arc::clone(&state);
+    }
+    // Shared, not borrowed: a call may also write through the store that owns it.
+    let hardware = session.store.shared_hardware();
+    let call = Call {
+        hardware: &hardware,
+        state: &state,
+        handles: RefCell::new(handles),
+        event_sets: RefCell::new(&mut session.event_sets),
+        store: RefCell::new(Some(&mut session.store)),
+        has_waited,
+        wait: Cell::new(None),
+    };
+    let answer = body(&call);
+    Ok((answer, call.wait.get()))
 }
 
 /// `nvmlInit`: opens the node at the first call, counts the others.
@@ -125,11 +165,27 @@ impl<'a> Call<'a> {
         self.event_sets.borrow_mut()
     }
 
-    /// Changes the state, as [`Store::update`] does. At most once in a call.
+    /// For a call that concerns a hanging GPU: it is made again when the GPU is released. The code is never
+    /// seen by a caller.
+    pub(crate) fn hang(&self) -> Code {
+        self.wait.set(Some(Wait::UntilReleased));
+        Code::UNKNOWN
+    }
+
+    /// Changes the state, as [`Store::update`] does, once the time is over that such a change takes. At most
+    /// once in a call.
     pub(crate) fn update<T>(
         &self,
-        change: impl FnOnce(&mut Node<'_>) -> Result<T, Refusal>,
+        operation: Operation,
+        change: impl Fn(&mut Node<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Code> {
+        let time = self.state.latency.of(operation);
+        if !self.has_waited && !time.is_zero() {
+            // What is refused is refused at once: tried on a copy.
+            change(&mut Node { hardware: self.hardware, state: &mut self.state.clone() })?;
+            self.wait.set(Some(Wait::For(time)));
+            return Err(Code::UNKNOWN);
+        }
         let store = self.store.borrow_mut().take().ok_or(Code::UNKNOWN)?;
         store.update(change).map_err(|error| match error {
             UpdateError::Refused(refusal) => refusal.into(),

@@ -1,11 +1,9 @@
-//! What NVML can change: MIG modes and instances, lost GPUs, events. One value, shared by all processes.
+//! All that changes while a node is up: MIG modes and instances, faults, load, events. One value, shared by
+//! all processes.
 //!
 //! [`State`] is plain data, as it lies in the state file. [`Node`] changes it by the rules of the hardware,
-//! for the C API and for tests alike; a [`Refusal`] says which rule forbids a change.
-//!
-//! Still to come, each with its place: what a running process uses (memory, utilization) belongs into
-//! [`GpuState`], calls that hang or fail into a list beside `gpus`, NVLink into
-//! [`crate::hardware::GpuHardware`].
+//! for the C API and for tests alike; a [`Refusal`] says which rule forbids a change. What NVML itself cannot
+//! do, and only tests and people can, is in `faults` (what breaks) and `load` (what runs).
 
 use serde::{Deserialize, Serialize};
 use stowage_shared::mig::{MigSlice, Profile};
@@ -13,16 +11,22 @@ use stowage_shared::mig::{MigSlice, Profile};
 use crate::hardware::{GpuHardware, Hardware};
 
 mod events;
+mod faults;
+mod latency;
+mod load;
 mod node;
 pub mod placement;
 #[cfg(test)]
 mod tests;
 
 pub use events::{EVENTS_MAX, Event};
-pub use node::{Node, Refusal};
+pub use faults::{Created, CreationFault, EccErrors, RecoveryAction, RemappedRows};
+pub use latency::{LATENCY_MAX_MS, Latency, Operation};
+pub use load::{PROCESSES_MAX, Process, Sensors, Utilization};
+pub use node::{Activation, Node, Refusal};
 
 /// The version of the state file's form.
-pub(crate) const STATE_VERSION: u32 = 1;
+pub(crate) const STATE_VERSION: u32 = 2;
 
 /// The changing half of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct State {
     pub(crate) description: String,
     /// Grows with each instance, so that a handle never means another instance than the one it was made for.
     pub(crate) next_serial: u64,
+    /// How long changes take.
+    pub latency: Latency,
     /// By GPU index.
     pub gpus: Vec<GpuState>,
     /// The last events, oldest first, at most [`EVENTS_MAX`].
@@ -47,12 +53,28 @@ pub struct State {
 pub struct GpuState {
     /// Whether it has fallen off the bus.
     pub lost: bool,
+    /// Whether every call that concerns it hangs.
+    pub hanging: bool,
     /// Whether MIG mode is on.
     pub mig_enabled: bool,
     /// Whether MIG mode will be on after the next reset.
     pub mig_pending: bool,
     /// In order of id.
     pub gpu_instances: Vec<GpuInstance>,
+    /// Creations that fail on demand.
+    pub creation_faults: Vec<CreationFault>,
+    /// ECC errors counted.
+    pub ecc: EccErrors,
+    /// Rows of memory that were replaced.
+    pub remapped_rows: RemappedRows,
+    /// What the driver recommends to do with it.
+    pub recovery_action: RecoveryAction,
+    /// How busy it is.
+    pub utilization: Utilization,
+    /// What its sensors read; `None` for what fits the utilization.
+    pub sensors: Option<Sensors>,
+    /// Processes that compute on it, at most [`PROCESSES_MAX`].
+    pub processes: Vec<Process>,
 }
 
 /// One GPU instance.
@@ -109,6 +131,7 @@ impl State {
             version: STATE_VERSION,
             description: hardware.digest.clone(),
             next_serial: 1,
+            latency: Latency::default(),
             gpus: vec![GpuState::default(); hardware.gpus.len()],
             events: Vec::new(),
             event_count: 0,

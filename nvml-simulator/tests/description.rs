@@ -19,7 +19,7 @@ fn each_mistake_is_named_with_its_place_and_its_cure() {
         (&one_gpu("count: 64"), "64 GPUs"),
         (
             "gpus: [{model: a200}]",
-            r#"gpus[0].model is "a200": known are a100-40gb, a100-80gb, h100-80gb, a30, "#,
+            r#"gpus[0].model is "a200": known are a100-40gb, a100-80gb, h100-80gb, h100-94gb, h200, "#,
         ),
         (
             &one_gpu("count: 0"),

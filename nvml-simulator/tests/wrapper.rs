@@ -84,7 +84,7 @@ fn gpus_of_one_numa_node_share_a_host_bridge() {
 
 #[test]
 fn mig_devices_of_every_known_model_are_those_of_its_geometry() {
-    // One GPU for each slice that could exist: 38 on three 7-slice models, 13 on an A30, 29 on an RTX PRO 6000.
+    // One GPU for each slice that could exist: 25 on each 7-slice model, 13 on an A30, 30 on an RTX PRO 6000.
     let test = "mig_devices_of_every_known_model_are_those_of_its_geometry";
     let mig = MODELS.iter().filter_map(|model| Some((model, model.geometry()?)));
     let gpus: Vec<_> = mig
@@ -99,7 +99,7 @@ fn mig_devices_of_every_known_model_are_those_of_its_geometry() {
             })
         })
         .collect();
-    assert!(gpus.len() > 100);
+    assert!(gpus.len() > 200);
     for (part, gpus) in gpus.chunks(GPUS_MAX as usize).enumerate() {
         let description = Description::new(gpus.to_vec()).named(&part.to_string());
         on_node(test, &description, each_gpu_has_its_one_instance);

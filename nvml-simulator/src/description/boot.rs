@@ -11,7 +11,7 @@ use super::{Description, DescriptionError, GPUS_MAX, GpuDescription, MEMORY_MAX_
 use super::{MigInstanceDescription, MigMode};
 use crate::derive;
 use crate::hardware::{CudaVersion, GpuHardware, Hardware};
-use crate::state::{Node, Refusal, State, placement};
+use crate::state::{LATENCY_MAX_MS, Node, Refusal, State, placement};
 
 /// A node after boot: what it is, and how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +40,16 @@ impl Description {
                 format!("is {:?}: use one such as \"12.8\"", self.cuda_version),
             ));
         };
-        let gpus = self.gpus()?;
+        let mut gpus = self.gpus()?;
+        self.link(&mut gpus)?;
         let driver_version = self.driver_version.clone();
-        let hardware = Hardware { driver_version, cuda, digest: self.digest(), gpus };
+        let fabric = self.checked_fabric()?;
+        let hardware = Hardware { driver_version, cuda, digest: self.digest(), gpus, fabric };
         let mut state = State::of(&hardware);
+        if let Some((key, ms)) = self.latency.too_long() {
+            return Err(value(format!("latency.{key}"), format!("is {ms}: the most is {LATENCY_MAX_MS}")));
+        }
+        state.latency = self.latency;
         let mut index = 0;
         for (entry, gpu) in self.gpus.iter().enumerate() {
             for _ in 0..gpu.count.unwrap_or(1) {
@@ -113,7 +119,16 @@ impl Description {
             Some(mib) => checked_memory(MemoryMib(mib), model, geometry.as_ref())
                 .map_err(|problem| value(key("memoryMib"), format!("is {mib}: {problem}")))?,
         };
-        Ok(GpuHardware { index, model, uuid, memory, numa_node: gpu.numa_node, geometry })
+        Ok(GpuHardware {
+            index,
+            model,
+            uuid,
+            memory,
+            numa_node: gpu.numa_node,
+            pcie_switch: gpu.pcie_switch,
+            links: Vec::new(),
+            geometry,
+        })
     }
 
     /// Tells descriptions apart by what they mean: a new comment keeps the state, a new GPU does not.

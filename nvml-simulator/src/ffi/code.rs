@@ -80,7 +80,12 @@ impl From<Refusal> for Code {
             | Refusal::NoGpuInstance { .. }
             | Refusal::NoComputeInstance { .. }
             | Refusal::Profile(_)
-            | Refusal::Start { .. } => Self::INVALID_ARGUMENT,
+            | Refusal::Start { .. }
+            // No call starts a process or sets a number.
+            | Refusal::ProcessPlace(_)
+            | Refusal::NoProcess { .. }
+            | Refusal::Memory { .. }
+            | Refusal::Range { .. } => Self::INVALID_ARGUMENT,
         }
     }
 }

@@ -8,7 +8,6 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlPciInfo_t};
 use super::pointer::{Out, TextIn, TextOut, char_array};
 use super::{Code, Device, Gpu, export};
 use crate::derive;
-use crate::hardware::GpuHardware;
 
 /// NVIDIA's PCI vendor id, in the lower half as NVML writes it. The models' device ids are not simulated.
 const PCI_VENDOR: c_uint = 0x10de;
@@ -34,9 +33,7 @@ export! {
         let gpus = call.hardware.gpus.iter().zip(&call.state.gpus);
         let mut migs = gpus.flat_map(|(hardware, state)| Gpu { hardware, state }.mig_devices());
         let mig = migs.find(|mig| mig.uuid() == uuid).ok_or(Code::NOT_FOUND)?;
-        if mig.gpu().state.lost {
-            return Err(Code::GPU_IS_LOST);
-        }
+        call.gpu_at(mig.gpu().hardware.index)?;
         device.put(call.handle_of_mig(mig))
     }
 
@@ -81,7 +78,7 @@ export! {
 
     /// The PCI address; a MIG device has its GPU's.
     fn nvmlDeviceGetPciInfo_v3, nvmlDeviceGetPciInfo_v2, nvmlDeviceGetPciInfo(device: nvmlDevice_t, pci: Out<nvmlPciInfo_t>) |call| {
-        pci.put(pci_info(call.device(device)?.gpu().hardware))
+        pci.put(pci_info(derive::pci_bus(call.device(device)?.gpu().hardware.index)))
     }
 
     /// The CUDA compute capability, e.g. 8 and 0.
@@ -116,8 +113,8 @@ export! {
     }
 }
 
-fn pci_info(hardware: &GpuHardware) -> nvmlPciInfo_t {
-    let bus = derive::pci_bus(hardware.index);
+/// What NVML tells of the device on that PCI bus.
+pub(super) fn pci_info(bus: c_uint) -> nvmlPciInfo_t {
     nvmlPciInfo_t {
         busIdLegacy: char_array(&format!("0000:{bus:02X}:00.0")),
         domain: 0,
@@ -125,7 +122,7 @@ fn pci_info(hardware: &GpuHardware) -> nvmlPciInfo_t {
         device: 0,
         pciDeviceId: PCI_VENDOR,
         pciSubSystemId: 0,
-        busId: char_array(&hardware.pci_bus_id()),
+        busId: char_array(&format!("00000000:{bus:02X}:00.0")),
     }
 }
 

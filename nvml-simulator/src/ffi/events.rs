@@ -12,7 +12,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, 
 use super::pointer::Out;
 use super::{Code, export};
 use crate::handles::Target;
-use crate::session::{Call, EventSet, call};
+use crate::session::{Call, EventSet, LOOK_EVERY, call};
 use crate::state::Event;
 
 /// The events a GPU can report: what NVIDIA's plugin asks for.
@@ -22,8 +22,6 @@ const SUPPORTED: c_ulonglong = (nvml::nvmlEventTypeXidCriticalError
 
 /// The most event sets of one process at once.
 const EVENT_SETS_MAX: usize = 1024;
-/// How often a waiting call looks.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How NVML says "not an instance".
 const NO_INSTANCE: c_uint = 0xffff_ffff;
 

@@ -1,12 +1,11 @@
-//! Memory, NUMA and use.
+//! Memory and NUMA.
 //!
-//! No process runs on a simulated GPU yet, so nothing is used: memory is all free, no process is listed and
-//! utilization is not supported.
+//! What processes have taken is used; the driver itself takes and reserves nothing.
 
 use std::ffi::{c_uint, c_ulong};
 
 use nvml_wrapper_sys::bindings as nvml;
-use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlMemory_t, nvmlMemory_v2_st, nvmlUtilization_t};
+use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlMemory_t, nvmlMemory_v2_st};
 
 use super::pointer::{Out, struct_version};
 use super::{Code, Device, export};
@@ -15,10 +14,10 @@ use super::{Code, Device, export};
 const AFFINITY_SCOPE_MAX: c_uint = 1;
 
 export! {
-    /// Total, free and used memory, in bytes.
+    /// Total, free and used memory, in bytes; a MIG device's is its GPU instance's.
     fn nvmlDeviceGetMemoryInfo(device: nvmlDevice_t, memory: Out<nvmlMemory_t>) |call| {
-        let total = total_bytes(call.device(device)?);
-        memory.put(nvmlMemory_t { total, free: total, used: 0 })
+        let (total, used) = bytes(call.device(device)?);
+        memory.put(nvmlMemory_t { total, free: total.saturating_sub(used), used })
     }
 
     /// The same with reserved memory, of which there is none; wants struct version 2.
@@ -27,8 +26,8 @@ export! {
         if version != struct_version::<nvmlMemory_v2_st>(2) {
             return Err(Code::ARGUMENT_VERSION_MISMATCH);
         }
-        let total = total_bytes(call.device(device)?);
-        memory.put(nvmlMemory_v2_st { version, total, reserved: 0, free: total, used: 0 })
+        let (total, used) = bytes(call.device(device)?);
+        memory.put(nvmlMemory_v2_st { version, total, reserved: 0, free: total.saturating_sub(used), used })
     }
 
     /// The NUMA node. The real call answers only where GPUs are NUMA nodes themselves; this one wherever the
@@ -56,25 +55,16 @@ export! {
         let words = node_set_size.min(crate::description::NUMA_NODE_MAX / c_ulong::BITS + 1);
         node_set.put_all(&(0..words).map(word).collect::<Vec<c_ulong>>())
     }
-
-    /// Processes that compute: none.
-    fn nvmlDeviceGetComputeRunningProcesses_v3, nvmlDeviceGetComputeRunningProcesses_v2, nvmlDeviceGetComputeRunningProcesses,
-        nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlDeviceGetGraphicsRunningProcesses_v3
-        (device: nvmlDevice_t, count: Out<c_uint>, _infos: Out<nvml::nvmlProcessInfo_t>) |call| {
-        call.device(device)?;
-        count.put(0)
-    }
-
-    /// Utilization: not simulated yet, which is also what a GPU in MIG mode answers.
-    fn nvmlDeviceGetUtilizationRates(device: nvmlDevice_t, _utilization: Out<nvmlUtilization_t>) |call| {
-        call.device(device)?;
-        Err(Code::NOT_SUPPORTED)
-    }
 }
 
-fn total_bytes(device: Device<'_>) -> u64 {
-    match device {
-        Device::Gpu(gpu) => gpu.hardware.memory.to_bytes(),
-        Device::Mig(mig) => mig.within.profile.memory.to_bytes(),
-    }
+/// Total and used.
+fn bytes(device: Device<'_>) -> (u64, u64) {
+    let (total, used) = match device {
+        Device::Gpu(gpu) => (gpu.hardware.memory, gpu.state.used_memory(None)),
+        Device::Mig(mig) => {
+            let within = mig.within;
+            (within.profile.memory, within.gpu.state.used_memory(Some(within.instance.id)))
+        }
+    };
+    (total.to_bytes(), used.to_bytes())
 }

@@ -13,7 +13,7 @@ use stowage_shared::mig::{Geometry, Profile};
 use super::pointer::{Out, struct_version};
 use super::{Code, Gpu, export, mig_profile};
 use crate::session::Call;
-use crate::state::placement;
+use crate::state::{Activation, Created, Operation, placement};
 
 export! {
     /// Whether MIG mode is on now, and whether it will be after the next reset.
@@ -24,8 +24,8 @@ export! {
         pending.put(gpu.state.mig_pending.into())
     }
 
-    /// Asks for MIG mode on or off: at once since Hopper, else `activation` says that it takes a reset. With
-    /// instances, `activation` says `IN_USE` and nothing changes.
+    /// Asks for MIG mode on or off: at once since Hopper, else `activation` says that it takes a reset. While
+    /// instances exist or processes run, it says `IN_USE`.
     fn nvmlDeviceSetMigMode(device: nvmlDevice_t, mode: c_uint, activation: Out<nvmlReturn_t>) |call| {
         let gpu = call.gpu(device)?;
         gpu.geometry()?;
@@ -33,12 +33,12 @@ export! {
             return Err(Code::INVALID_ARGUMENT);
         }
         let index = gpu.hardware.index;
-        let outcome = call.update(|node| node.set_mig_mode(index, mode == nvml::NVML_DEVICE_MIG_ENABLE));
+        let enabled = mode == nvml::NVML_DEVICE_MIG_ENABLE;
+        let outcome = call.update(Operation::SetMigMode, |node| node.set_mig_mode(index, enabled))?;
         activation.put(match outcome {
-            Ok(true) => Code::SUCCESS.0,
-            Ok(false) => Code::RESET_REQUIRED.0,
-            Err(Code::IN_USE) => Code::IN_USE.0,
-            Err(other) => return Err(other),
+            Activation::Current => Code::SUCCESS.0,
+            Activation::AtReset => Code::RESET_REQUIRED.0,
+            Activation::InUse => Code::IN_USE.0,
         })
     }
 
@@ -156,7 +156,7 @@ export! {
     fn nvmlGpuInstanceDestroy(instance: nvmlGpuInstance_t) |call| {
         let found = call.gpu_instance(instance)?;
         let (gpu, id, serial) = (found.gpu.hardware.index, found.instance.id, found.instance.serial);
-        call.update(|node| {
+        call.update(Operation::DestroyGpuInstance, |node| {
             node.expect_gpu_instance(gpu, id, serial)?;
             node.destroy_gpu_instance(gpu, id)
         })
@@ -175,11 +175,15 @@ fn create(
         return Err(Code::INVALID_ARGUMENT);
     }
     let index = gpu.hardware.index;
-    let serial = call.update(|node| {
+    let created = call.update(Operation::CreateGpuInstance, |node| {
+        if let Some(code) = node.take_creation_fault(index, Created::GpuInstance)? {
+            return Ok(Err(Code(code)));
+        }
         let id = node.create_gpu_instance(index, profile_id, start)?;
-        Ok(node.state.gpu(index).and_then(|gpu| gpu.gpu_instance(id)).map(|created| created.serial))
+        let serial = node.state.gpu(index).and_then(|gpu| gpu.gpu_instance(id)).map(|created| created.serial);
+        Ok(serial.ok_or(Code::UNKNOWN))
     })?;
-    instance.put(call.handle_of_instance(gpu, serial.ok_or(Code::UNKNOWN)?))
+    instance.put(call.handle_of_instance(gpu, created?))
 }
 
 fn enumerated<'a>(

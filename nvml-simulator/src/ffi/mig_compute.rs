@@ -14,7 +14,7 @@ use super::pointer::{Out, struct_version};
 use super::resolve::MigInstance;
 use super::{Code, export, mig_profile};
 use crate::session::Call;
-use crate::state::placement;
+use crate::state::{Created, Operation, placement};
 
 export! {
     /// One compute instance profile by its place in NVML's enumeration; engines can only be shared (0).
@@ -143,7 +143,7 @@ export! {
     fn nvmlComputeInstanceDestroy(compute: nvmlComputeInstance_t) |call| {
         let mig = call.compute_instance(compute)?;
         let (gpu, instance, compute) = (mig.gpu().hardware.index, mig.within.instance, mig.compute);
-        call.update(|node| {
+        call.update(Operation::DestroyComputeInstance, |node| {
             node.expect_gpu_instance(gpu, instance.id, instance.serial)?;
             node.destroy_compute_instance(gpu, instance.id, compute.id)
         })
@@ -185,13 +185,17 @@ fn create(
         return Err(Code::INVALID_ARGUMENT);
     }
     let (gpu, within) = (found.gpu.hardware.index, found.instance);
-    let serial = call.update(|node| {
+    let created = call.update(Operation::CreateComputeInstance, |node| {
         node.expect_gpu_instance(gpu, within.id, within.serial)?;
+        if let Some(code) = node.take_creation_fault(gpu, Created::ComputeInstance)? {
+            return Ok(Err(Code(code)));
+        }
         let id = node.create_compute_instance(gpu, within.id, slices, start)?;
         let instance = node.state.gpu(gpu).and_then(|gpu| gpu.gpu_instance(within.id));
-        Ok(instance.and_then(|instance| instance.compute_instance(id)).map(|created| created.serial))
+        let created = instance.and_then(|instance| instance.compute_instance(id));
+        Ok(created.map(|created| created.serial).ok_or(Code::UNKNOWN))
     })?;
-    compute.put(call.handle_of_compute(found.gpu, serial.ok_or(Code::UNKNOWN)?))
+    compute.put(call.handle_of_compute(found.gpu, created?))
 }
 
 fn compute_info(

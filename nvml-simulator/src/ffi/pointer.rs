@@ -58,6 +58,11 @@ impl<T: Copy> Out<T> {
         Ok(())
     }
 
+    /// One of an array.
+    pub(crate) fn at(&self, index: usize) -> Self {
+        if self.0.is_null() { Self(self.0) } else { Self(self.0.wrapping_add(index)) }
+    }
+
     /// The same memory as another type: for structs whose first field says which version they are.
     pub(crate) fn cast<U>(&self) -> Out<U> {
         Out(self.0.cast())

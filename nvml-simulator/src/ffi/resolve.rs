@@ -39,10 +39,13 @@ pub(crate) enum Device<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// The GPU of that index, unless it is lost.
+    /// The GPU of that index, unless it is lost; where it hangs, so does the call.
     pub(crate) fn gpu_at(&self, index: u32) -> Result<Gpu<'a>, Code> {
         let found = self.hardware.gpu(index).zip(self.state.gpu(index));
         let (hardware, state) = found.ok_or(Code::INVALID_ARGUMENT)?;
+        if state.hanging {
+            return Err(self.hang());
+        }
         if state.lost { Err(Code::GPU_IS_LOST) } else { Ok(Gpu { hardware, state }) }
     }
 

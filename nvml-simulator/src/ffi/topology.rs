@@ -1,18 +1,24 @@
 //! How GPUs are connected.
 //!
-//! One PCIe host bridge per NUMA node, no NVLink, no NVLink fabric. NVLink topologies come later; until
-//! then each of its calls says `NOT_SUPPORTED`, as on GPUs without it.
+//! One PCIe host bridge per NUMA node, with switches below it where the description names them. NVLinks are
+//! in [`super::nvlink`]; without a fabric of several nodes, its calls say `NOT_SUPPORTED`.
 
 use std::ffi::{c_uint, c_void};
 
 use nvml_wrapper_sys::bindings as nvml;
-use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlPciInfo_t};
+use nvml_wrapper_sys::bindings::nvmlDevice_t;
 
 use super::pointer::{Out, struct_version};
 use super::{Code, export};
+use crate::hardware::Fabric;
+use crate::session::Call;
+
+/// The GPU has joined the fabric.
+const COMPLETED: nvml::nvmlGpuFabricState_t =
+    nvml::NVML_GPU_FABRIC_STATE_COMPLETED as nvml::nvmlGpuFabricState_t;
 
 export! {
-    /// What two GPUs have in common: a host bridge if they share a NUMA node, else the system.
+    /// What two GPUs have in common: a PCIe switch, a host bridge if they share a NUMA node, else the system.
     fn nvmlDeviceGetTopologyCommonAncestor(
         device1: nvmlDevice_t,
         device2: nvmlDevice_t,
@@ -21,6 +27,8 @@ export! {
         let (one, other) = (call.gpu(device1)?.hardware, call.gpu(device2)?.hardware);
         level.put(if one.index == other.index {
             nvml::nvmlGpuLevel_enum_NVML_TOPOLOGY_INTERNAL
+        } else if one.pcie_switch.is_some() && one.pcie_switch == other.pcie_switch {
+            nvml::nvmlGpuLevel_enum_NVML_TOPOLOGY_SINGLE
         } else if one.numa_node == other.numa_node {
             nvml::nvmlGpuLevel_enum_NVML_TOPOLOGY_HOSTBRIDGE
         } else {
@@ -28,7 +36,8 @@ export! {
         })
     }
 
-    /// Whether two GPUs can reach each other's memory: alike, on one host bridge, and neither in MIG mode.
+    /// Whether two GPUs can reach each other's memory: alike, joined by NVLinks or on one host bridge, and
+    /// neither in MIG mode.
     fn nvmlDeviceGetP2PStatus(
         device1: nvmlDevice_t,
         device2: nvmlDevice_t,
@@ -39,51 +48,56 @@ export! {
         if capability >= nvml::nvmlGpuP2PCapsIndex_enum_NVML_P2P_CAPS_INDEX_UNKNOWN {
             return Err(Code::INVALID_ARGUMENT);
         }
-        let nvlink = capability == nvml::nvmlGpuP2PCapsIndex_enum_NVML_P2P_CAPS_INDEX_NVLINK;
+        let by_nvlink = capability == nvml::nvmlGpuP2PCapsIndex_enum_NVML_P2P_CAPS_INDEX_NVLINK;
+        let linked = one.hardware.is_linked(other.hardware);
         let alike = one.hardware.model.key == other.hardware.model.key;
-        status.put(if nvlink || one.state.mig_enabled || other.state.mig_enabled {
+        let near = linked || one.hardware.numa_node == other.hardware.numa_node;
+        status.put(if by_nvlink && !linked || one.state.mig_enabled || other.state.mig_enabled {
             nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_NOT_SUPPORTED
         } else if !alike {
             nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_GPU_NOT_SUPPORTED
-        } else if one.hardware.numa_node != other.hardware.numa_node {
-            nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_CHIPSET_NOT_SUPPORTED
-        } else {
+        } else if near {
             nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_OK
+        } else {
+            nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_CHIPSET_NOT_SUPPORTED
         })
     }
 
-    /// The state of an NVLink: there is none.
-    fn nvmlDeviceGetNvLinkState(
-        device: nvmlDevice_t,
-        link: c_uint,
-        _is_active: Out<nvml::nvmlEnableState_t>,
-    ) |call| {
-        call.gpu(device)?;
-        Err(no_link(link))
+    /// The NVLink fabric that the GPU belongs to.
+    fn nvmlDeviceGetGpuFabricInfo(device: nvmlDevice_t, info: Out<nvml::nvmlGpuFabricInfo_t>) |call| {
+        let fabric = fabric(call, device)?;
+        info.put(nvml::nvmlGpuFabricInfo_t {
+            clusterUuid: fabric.cluster_uuid,
+            status: Code::SUCCESS.0,
+            cliqueId: fabric.clique_id,
+            state: COMPLETED,
+        })
     }
 
-    /// The other end of an NVLink: there is none.
-    fn nvmlDeviceGetNvLinkRemotePciInfo_v2, nvmlDeviceGetNvLinkRemotePciInfo(
-        device: nvmlDevice_t,
-        link: c_uint,
-        _pci: Out<nvmlPciInfo_t>,
-    ) |call| {
-        call.gpu(device)?;
-        Err(no_link(link))
-    }
-
-    /// The NVLink fabric: none.
-    fn nvmlDeviceGetGpuFabricInfo(device: nvmlDevice_t, _info: Out<nvml::nvmlGpuFabricInfo_t>) |call| {
-        call.gpu(device)?;
-        Err(Code::NOT_SUPPORTED)
-    }
-
-    /// The NVLink fabric, in struct version 2 or 3: none.
+    /// The same in struct version 2 or 3, with its health: nothing is wrong.
     fn nvmlDeviceGetGpuFabricInfoV(device: nvmlDevice_t, info: Out<c_uint>) |call| {
         const V2: u32 = struct_version::<nvml::nvmlGpuFabricInfo_v2_t>(2);
         const V3: u32 = struct_version::<nvml::nvmlGpuFabricInfo_v3_t>(3);
         call.gpu(device)?;
-        Err(if matches!(info.get()?, V2 | V3) { Code::NOT_SUPPORTED } else { Code::ARGUMENT_VERSION_MISMATCH })
+        let version = info.get()?;
+        if !matches!(version, V2 | V3) {
+            return Err(Code::ARGUMENT_VERSION_MISMATCH);
+        }
+        let Fabric { cluster_uuid: clusterUuid, clique_id: cliqueId } = fabric(call, device)?;
+        let (status, state, healthMask) = (Code::SUCCESS.0, COMPLETED, 0);
+        if version == V2 {
+            let v2 = nvml::nvmlGpuFabricInfo_v2_t { version, clusterUuid, status, cliqueId, state, healthMask };
+            return info.cast().put(v2);
+        }
+        info.cast().put(nvml::nvmlGpuFabricInfo_v3_t {
+            version,
+            clusterUuid,
+            status,
+            cliqueId,
+            state,
+            healthMask,
+            healthSummary: 0,
+        })
     }
 
     /// How the GPU reaches system memory: not told, as on platforms without shared page tables.
@@ -93,6 +107,7 @@ export! {
     }
 }
 
-fn no_link(link: c_uint) -> Code {
-    if link < nvml::NVML_NVLINK_MAX_LINKS { Code::NOT_SUPPORTED } else { Code::INVALID_ARGUMENT }
+fn fabric(call: &Call<'_>, device: nvmlDevice_t) -> Result<Fabric, Code> {
+    call.gpu(device)?;
+    call.hardware.fabric.ok_or(Code::NOT_SUPPORTED)
 }

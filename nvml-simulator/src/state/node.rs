@@ -1,10 +1,7 @@
 //! Changing a node's state by the rules of the hardware.
 
-use super::{ComputeInstance, Event, GpuInstance, GpuState, State, placement, slice_of};
+use super::{ComputeInstance, GpuInstance, GpuState, PROCESSES_MAX, State, placement, slice_of};
 use crate::hardware::{GpuHardware, Hardware};
-
-/// NVML's `nvmlEventTypeXidCriticalError`.
-const EVENT_XID: u64 = nvml_wrapper_sys::bindings::nvmlEventTypeXidCriticalError as u64;
 
 /// A node to be changed: its hardware, and its state.
 #[derive(Debug)]
@@ -57,66 +54,96 @@ pub enum Refusal {
     /// Its slices, or the GPU's shared media engines, are in use.
     #[error("no room: instances that exist take what it needs")]
     NoRoom,
-    /// Instances exist in it.
+    /// Instances exist in it, or processes run on it.
     #[error("it is in use")]
+    InUse,
+    /// A process must name the compute instance that it runs on, and only where MIG mode is on.
+    #[error("GPU {0}: a process names its GPU and compute instance if MIG mode is on, and none if it is off")]
+    ProcessPlace(u32),
+    /// No such process.
+    #[error("no process {pid} runs on GPU {gpu}")]
+    NoProcess {
+        /// Index of the GPU.
+        gpu: u32,
+        /// The process id asked for.
+        pid: u32,
+    },
+    /// There is not so much memory left, or there are too many processes.
+    #[error(
+        "the GPU or its instance has {free_mib} MiB left, and room for at most {PROCESSES_MAX} processes"
+    )]
+    Memory {
+        /// Memory left, in MiB.
+        free_mib: u64,
+    },
+    /// A number that cannot be.
+    #[error("{what} is {value}: the most is {most}")]
+    Range {
+        /// Which number.
+        what: &'static str,
+        /// What it is.
+        value: u64,
+        /// The most it may be.
+        most: u64,
+    },
+}
+
+/// When a MIG mode that was asked for is the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// It is so already.
+    Current,
+    /// After the next reset of the GPU.
+    AtReset,
+    /// Not while instances exist or processes run.
     InUse,
 }
 
 impl Node<'_> {
-    /// Takes a GPU off the bus, or puts it back. Its instances stay in the book, as the driver's do.
+    /// Asks for MIG mode to be on or off.
+    ///
+    /// While processes run on it, the mode stays as it is; before Hopper it is pending all the same, as
+    /// `nvidia-smi -mig 1` then says ("in pending enable state …: In use by another client").
     ///
     /// # Errors
-    /// [`Refusal::NoGpu`].
-    pub fn set_lost(&mut self, gpu: u32, lost: bool) -> Result<(), Refusal> {
-        self.any_gpu(gpu)?.1.lost = lost;
-        Ok(())
-    }
-
-    /// Raises an XID. `instances` names a GPU instance, and perhaps a compute instance in it.
-    ///
-    /// # Errors
-    /// [`Refusal::NoGpu`]. A lost GPU may still report why (XID 79).
-    pub fn raise_xid(
-        &mut self,
-        gpu: u32,
-        xid: u64,
-        instances: Option<(u32, Option<u32>)>,
-    ) -> Result<(), Refusal> {
-        self.any_gpu(gpu)?;
-        let gpu_instance = instances.map(|(id, _)| id);
-        let compute_instance = instances.and_then(|(_, id)| id);
-        self.state.push_event(Event { gpu, kind: EVENT_XID, data: xid, gpu_instance, compute_instance });
-        Ok(())
-    }
-
-    /// Asks for MIG mode to be on or off. Answers whether it is so already: before Hopper it takes a reset.
-    ///
-    /// # Errors
-    /// [`Refusal::NoMig`] without MIG, [`Refusal::InUse`] to switch it off while instances exist.
-    pub fn set_mig_mode(&mut self, gpu: u32, enabled: bool) -> Result<bool, Refusal> {
+    /// [`Refusal::NoMig`] without MIG.
+    pub fn set_mig_mode(&mut self, gpu: u32, enabled: bool) -> Result<Activation, Refusal> {
         let (hardware, state) = self.gpu(gpu)?;
         if hardware.geometry.is_none() {
             return Err(Refusal::NoMig(gpu));
         }
         if !enabled && !state.gpu_instances.is_empty() {
-            return Err(Refusal::InUse);
+            return Ok(Activation::InUse);
         }
-        state.mig_pending = enabled;
-        if hardware.switches_mig_without_reset() {
+        let at_once = hardware.switches_mig_without_reset();
+        let busy = state.mig_enabled != enabled && !state.processes.is_empty();
+        if !(busy && at_once) {
+            state.mig_pending = enabled;
+        }
+        if busy {
+            return Ok(Activation::InUse);
+        }
+        if at_once {
             state.mig_enabled = enabled;
         }
-        Ok(state.mig_enabled == enabled)
+        Ok(if state.mig_enabled == enabled { Activation::Current } else { Activation::AtReset })
     }
 
-    /// Resets a GPU: MIG instances are gone, the pending MIG mode is current, a lost GPU is back.
+    /// Resets a GPU: MIG instances are gone, the pending MIG mode is current, a lost or hanging GPU is back,
+    /// pending rows are remapped. What the hardware remembers stays: ECC aggregates, remapped rows.
     ///
     /// # Errors
-    /// [`Refusal::NoGpu`].
+    /// [`Refusal::NoGpu`], [`Refusal::InUse`] while processes run on it.
     pub fn reset_gpu(&mut self, gpu: u32) -> Result<(), Refusal> {
         let state = self.any_gpu(gpu)?.1;
+        if !state.processes.is_empty() {
+            return Err(Refusal::InUse);
+        }
         *state = GpuState {
             mig_enabled: state.mig_pending,
             mig_pending: state.mig_pending,
+            ecc: state.ecc.after_reset(),
+            remapped_rows: state.remapped_rows.after_reset(),
             ..GpuState::default()
         };
         Ok(())
@@ -210,8 +237,12 @@ impl Node<'_> {
     /// Destroys a compute instance.
     ///
     /// # Errors
-    /// [`Refusal::NoComputeInstance`] or [`Refusal::NoGpuInstance`].
+    /// [`Refusal::InUse`] while a process runs on it, [`Refusal::NoComputeInstance`] or
+    /// [`Refusal::NoGpuInstance`].
     pub fn destroy_compute_instance(&mut self, gpu: u32, gpu_instance: u32, id: u32) -> Result<(), Refusal> {
+        if self.gpu(gpu)?.1.processes.iter().any(|process| process.runs_on(gpu_instance, id)) {
+            return Err(Refusal::InUse);
+        }
         let instances = &mut self.gpu_instance(gpu, gpu_instance)?.1.compute_instances;
         let at = instances.iter().position(|instance| instance.id == id);
         instances.remove(at.ok_or(Refusal::NoComputeInstance { gpu_instance, id })?);
@@ -224,12 +255,12 @@ impl Node<'_> {
         if same { Ok(()) } else { Err(Refusal::NoGpuInstance { gpu, id }) }
     }
 
-    fn any_gpu(&mut self, gpu: u32) -> Result<(&GpuHardware, &mut GpuState), Refusal> {
+    pub(super) fn any_gpu(&mut self, gpu: u32) -> Result<(&GpuHardware, &mut GpuState), Refusal> {
         let index = usize::try_from(gpu).map_err(|_| Refusal::NoGpu(gpu))?;
         self.hardware.gpu(gpu).zip(self.state.gpus.get_mut(index)).ok_or(Refusal::NoGpu(gpu))
     }
 
-    fn gpu(&mut self, gpu: u32) -> Result<(&GpuHardware, &mut GpuState), Refusal> {
+    pub(super) fn gpu(&mut self, gpu: u32) -> Result<(&GpuHardware, &mut GpuState), Refusal> {
         let (hardware, state) = self.any_gpu(gpu)?;
         if state.lost { Err(Refusal::Lost(gpu)) } else { Ok((hardware, state)) }
     }

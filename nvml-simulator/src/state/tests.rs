@@ -131,3 +131,45 @@ fn nineteen_nineteen_fourteen_nine_fails_as_nvidias_guide_warns() {
     let mut create = |profile| node.create_gpu_instance(0, profile, None).is_ok();
     assert_eq!([9, 14, 19, 19].map(&mut create), [true; 4]);
 }
+
+/// Walks every set of instances that can exist at once, on one model of each geometry.
+#[test]
+fn in_every_reachable_state_exactly_the_free_placements_can_be_created() {
+    let mut walked = 0;
+    for model in ["a100-40gb", "a30", "rtx-pro-6000"] {
+        let description = Description::new(vec![GpuDescription::new(model).with_mig(&[])]);
+        let Boot { hardware, state: empty } = description.check().unwrap();
+        let gpu = &hardware.gpus[0];
+        let placements: Vec<(u32, MigSlice)> = gpu
+            .geometry
+            .iter()
+            .flat_map(|geometry| &geometry.profiles)
+            .flat_map(|profile| profile.starts.iter().map(move |&start| (profile, start)))
+            .map(|(profile, start)| (profile.id, slice_of(profile, start).unwrap()))
+            .collect();
+        let mut seen = std::collections::BTreeSet::from([0_u64]);
+        let mut open = vec![(0_u64, empty)];
+        while let Some((members, state)) = open.pop() {
+            audit(gpu, &state.gpus[0]);
+            let in_use = state.gpus[0].slices(gpu);
+            for profile in &gpu.geometry.as_ref().unwrap().profiles {
+                let room = placement::remaining(&in_use, profile);
+                assert_eq!(room, creatable(&hardware, &state, profile.id), "{in_use:?} {}", profile.name);
+                let chosen = placement::choose_start(gpu.geometry.as_ref().unwrap(), &in_use, profile);
+                assert_eq!(chosen.is_some(), room > 0, "{in_use:?} {}", profile.name);
+            }
+            for (at, (id, slice)) in placements.iter().enumerate() {
+                let mut next = state.clone();
+                let mut node = Node { hardware: &hardware, state: &mut next };
+                let created = node.create_gpu_instance(0, *id, Some(slice.start));
+                let free = !in_use.iter().any(|used| used.conflicts(slice));
+                assert_eq!(created.is_ok(), free, "{in_use:?} {slice:?}");
+                if free && seen.insert(members | 1 << at) {
+                    open.push((members | 1 << at, next));
+                }
+            }
+        }
+        walked += seen.len();
+    }
+    assert_eq!(walked, 3_404);
+}
