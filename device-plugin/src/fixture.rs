@@ -1,13 +1,13 @@
 //! Nodes for tests, in a few words.
 
-use std::collections::BTreeMap;
-
 use stowage_shared::mig::{Geometry, MigSlice};
 use stowage_shared::models::Model;
 use stowage_shared::resource::ResourceName;
 use stowage_shared::units::MemoryMib;
 
-use crate::config::{MigStrategy, TimeSlicing};
+use crate::config::{
+    AllocationPolicy, MigStrategy, ResourceNames, SharedDevices, SharedResource, TimeSlicing,
+};
 use crate::inventory::{Inventory, OfferError, OfferRules};
 use crate::nvml::{GpuReading, MigDeviceReading, MigReading, Reading};
 
@@ -43,6 +43,7 @@ pub(crate) fn gpu(index: u32, what: &str) -> GpuReading {
         minor: index,
         model: "NVIDIA A100-SXM4-40GB".into(),
         memory: MemoryMib(40_960),
+        bus_id: format!("00000000:{:02X}:00.0", 4 + 3 * index),
         numa_node: Some(index / 4),
         mig: Some(MigReading {
             enabled: what != "whole",
@@ -52,17 +53,27 @@ pub(crate) fn gpu(index: u32, what: &str) -> GpuReading {
     }
 }
 
-/// `rename gpu=4` and the like: which resources are shared, and whether they are renamed.
+/// `rename gpu=4` and the like: which resources are shared, and whether they are renamed; `spread` over the GPUs,
+/// `distinct` GPUs for one container.
 pub(crate) fn rules(mig_strategy: MigStrategy, sharing: &str) -> OfferRules {
-    let replicas: BTreeMap<ResourceName, u32> = sharing
+    let rename = sharing.starts_with("rename");
+    let resources: Vec<SharedResource> = sharing
         .split_whitespace()
         .filter_map(|pair| pair.split_once('='))
-        .map(|(name, n)| (format!("nvidia.com/{name}").parse().unwrap(), n.parse().unwrap()))
+        .map(|(name, n)| {
+            let name: ResourceName = format!("nvidia.com/{name}").parse().unwrap();
+            let rename = rename.then(|| name.shared());
+            SharedResource { name, rename, devices: SharedDevices::All, replicas: n.parse().unwrap() }
+        })
         .collect();
-    let rename_by_default = sharing.starts_with("rename");
-    let time_slicing =
-        (!replicas.is_empty()).then(|| TimeSlicing { rename_by_default, replicas, ..TimeSlicing::default() });
-    OfferRules { mig_strategy, time_slicing }
+    let time_slicing = (!resources.is_empty()).then(|| TimeSlicing {
+        resources,
+        distinct_gpus: sharing.contains("distinct"),
+        ..TimeSlicing::default()
+    });
+    let allocation_policy =
+        if sharing.contains("spread") { AllocationPolicy::Distributed } else { AllocationPolicy::Packed };
+    OfferRules { mig_strategy, names: ResourceNames::default(), time_slicing, allocation_policy }
 }
 
 /// A node of such GPUs.

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 use stowage_shared::resource::ResourceName;
 
 use crate::book::{Served, Source};
+use crate::health::HealthMetrics;
 use crate::inventory::ListedDevice;
 
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -42,9 +43,35 @@ impl GpuNodeWrite {
     }
 }
 
+/// How a try to label the node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelWrite {
+    /// It was labelled.
+    Written,
+    /// The machine could not be read.
+    Unreadable,
+    /// A right is missing, or an admission policy says no.
+    Forbidden,
+    /// Anything else: the API server is away, slow or busy.
+    Failed,
+}
+
+impl LabelWrite {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Unreadable => "unreadable",
+            Self::Forbidden => "forbidden",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The counters.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    /// What is counted of the GPUs' health.
+    pub health: HealthMetrics,
     allocations: Counters<1>,
     allocation_errors: Counter,
     preferred: Counters<1>,
@@ -56,6 +83,7 @@ pub struct Metrics {
     devices: Family<Labels<2>, Gauge>,
     pod_resources: Counters<1>,
     gpu_node_writes: Counters<1>,
+    label_writes: Counters<1>,
 }
 
 impl Default for Metrics {
@@ -63,6 +91,7 @@ impl Default for Metrics {
         // From what a watch that is in time costs, to what the kubelet is made to wait at most.
         let plan_wait = Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0]);
         Self {
+            health: HealthMetrics::default(),
             allocations: Family::default(),
             allocation_errors: Counter::default(),
             preferred: Family::default(),
@@ -74,6 +103,7 @@ impl Default for Metrics {
             devices: Family::default(),
             pod_resources: Family::default(),
             gpu_node_writes: Family::default(),
+            label_writes: Family::default(),
         }
     }
 }
@@ -81,6 +111,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Makes them readable under `stowage_device_plugin_…`.
     pub fn register(&self, registry: &mut Registry) {
+        self.health.register(registry);
         let registry = registry.sub_registry_with_prefix("stowage_device_plugin");
         let all = self.clone();
         registry.register(
@@ -95,7 +126,7 @@ impl Metrics {
         );
         registry.register(
             "preferred_allocations",
-            "GetPreferredAllocation calls, by who chose: plan, core (the packing core) or nobody (the kubelet takes what it likes)",
+            "GetPreferredAllocation calls, by who chose: plan, policy (the configured one for shares), core (the packing core) or nobody (the kubelet takes what it likes)",
             all.preferred,
         );
         registry.register_with_unit(
@@ -135,6 +166,11 @@ impl Metrics {
             "Writes of this node's GpuNode, by result: written, missing_crd, forbidden, invalid or failed",
             all.gpu_node_writes,
         );
+        registry.register(
+            "label_writes",
+            "Writes of this node's labels, by result: written, unreadable, forbidden or failed",
+            all.label_writes,
+        );
     }
 
     /// An answered `Allocate`.
@@ -156,6 +192,7 @@ impl Metrics {
     pub fn preferred(&self, source: Source, waited: Option<Duration>) {
         let word = match source {
             Source::Plan => "plan",
+            Source::Policy => "policy",
             Source::Core => "core",
             Source::Nobody => "nobody",
         };
@@ -212,6 +249,11 @@ impl Metrics {
     pub fn gpu_node_written(&self, result: GpuNodeWrite) {
         self.gpu_node_writes.get_or_create(&[("result", result.word().into())]).inc();
     }
+
+    /// A try to label the node.
+    pub fn labels_written(&self, result: LabelWrite) {
+        self.label_writes.get_or_create(&[("result", result.word().into())]).inc();
+    }
 }
 
 #[cfg(test)]
@@ -232,13 +274,14 @@ mod tests {
         metrics.count_devices(&gpu, &[]);
         metrics.asked_pod_resources(true);
         metrics.gpu_node_written(GpuNodeWrite::Written);
+        metrics.labels_written(LabelWrite::Written);
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let helps = text.lines().filter(|line| line.starts_with("# HELP stowage_device_plugin_")).count();
         let types = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
-        assert_eq!((helps, types), (11, 11), "{text}");
+        assert_eq!((helps, types), (13, 13), "{text}");
         for line in [
             r#"stowage_device_plugin_allocations_total{result="planned"} 1"#,
             r#"stowage_device_plugin_plan_wait_seconds_bucket{le="0.003"} 1"#,

@@ -3,15 +3,16 @@
 //! The book is changed in short steps that never wait ([`Plugin::record`]); whoever wants to act on a change
 //! subscribes. What an event means is logged and counted here, in one place, so that the two cannot drift apart.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use stowage_shared::resource::ResourceName;
 use tokio::sync::{Notify, watch};
 
+use crate::answer::AnswerRules;
 use crate::book::{Book, Event, Notice, PodSeen};
-use crate::inventory::AnswerRules;
+use crate::inventory::{Inventory, ListedDevice};
 use crate::metrics::Metrics;
 
 /// What the tasks share.
@@ -19,7 +20,7 @@ pub struct Plugin {
     /// The book; subscribe to see it change.
     pub book: watch::Sender<Book>,
     /// How devices are told to containers.
-    pub answers: AnswerRules,
+    answers: Mutex<Arc<AnswerRules>>,
     /// Whether a container may ask for one share only.
     pub fail_requests_greater_than_one: bool,
     /// What is counted.
@@ -28,36 +29,74 @@ pub struct Plugin {
     pub holders_changed: Notify,
     /// Why each resource is not offered to the kubelet just now; `None` while it is.
     offered: Mutex<BTreeMap<ResourceName, Option<String>>>,
-    /// Why NVML does not work.
-    nvml_fault: Option<String>,
+    /// Why the GPUs cannot be read or offered.
+    gpus_fault: Mutex<Option<String>>,
     started: Instant,
 }
 
 impl Plugin {
     /// Nothing has happened yet.
-    pub fn new(
-        book: Book,
-        answers: AnswerRules,
-        fail_requests_greater_than_one: bool,
-        nvml_fault: Option<String>,
-    ) -> Self {
-        let metrics = Metrics::default();
-        let devices = book.inventory().devices();
-        for (resource, devices) in &devices {
-            metrics.count_devices(resource, devices);
-        }
+    pub fn new(book: Book, answers: AnswerRules, fail_requests_greater_than_one: bool) -> Self {
         let waits = Some("it is not registered with the kubelet yet".to_owned());
-        let offered = devices.into_keys().map(|resource| (resource, waits.clone())).collect();
-        Self {
+        let offered = book.inventory().devices().into_keys().map(|resource| (resource, waits.clone()));
+        let plugin = Self {
+            offered: Mutex::new(offered.collect()),
             book: watch::Sender::new(book),
-            answers,
+            answers: Mutex::new(Arc::new(answers)),
             fail_requests_greater_than_one,
-            metrics,
+            metrics: Metrics::default(),
             holders_changed: Notify::new(),
-            offered: Mutex::new(offered),
-            nvml_fault,
+            gpus_fault: Mutex::default(),
             started: Instant::now(),
+        };
+        plugin.count_devices();
+        plugin
+    }
+
+    /// How devices are told to containers.
+    pub fn answers(&self) -> Arc<AnswerRules> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells devices in another way from now on.
+    pub fn set_answers(&self, answers: AnswerRules) {
+        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(answers);
+    }
+
+    /// The resources that have devices.
+    pub fn resources(&self, book: &Book) -> BTreeSet<ResourceName> {
+        book.inventory().devices().into_keys().collect()
+    }
+
+    /// The devices of a resource, as the kubelet is told them.
+    pub fn listed(&self, book: &Book, resource: &ResourceName) -> Vec<ListedDevice> {
+        let mut devices = book.inventory().devices().remove(resource).unwrap_or_default();
+        if book.inventory().why_unknown().is_some() {
+            let in_use = book.ids_in_use(resource);
+            for device in &mut devices {
+                device.healthy |=
+                    in_use.contains(&device.id) && book.inventory().why_sick_device(&device.id).is_none();
+            }
         }
+        devices
+    }
+
+    /// Lets there be other GPUs, or other health, from now on.
+    pub fn set_inventory(&self, inventory: Inventory) {
+        self.record(Event::Inventory(Arc::new(inventory)));
+        self.count_devices();
+    }
+
+    fn count_devices(&self) {
+        let book = self.book.borrow();
+        let known: Vec<ResourceName> = self.offered().keys().cloned().collect();
+        for resource in self.resources(&book).into_iter().chain(known) {
+            self.metrics.count_devices(&resource, &self.listed(&book, &resource));
+        }
+    }
+
+    fn offered(&self) -> MutexGuard<'_, BTreeMap<ResourceName, Option<String>>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Time since the start: the book's clock.
@@ -70,7 +109,12 @@ impl Plugin {
         let frees = match &event {
             Event::PodGone { .. } | Event::Pods(_) | Event::Allocated { .. } => true,
             Event::Pod(pod) => pod.terminal,
-            Event::FoundPod(_) | Event::PodResources { .. } => false,
+            Event::FoundPod(_)
+            | Event::PodResources { .. }
+            | Event::Inventory(_)
+            | Event::Refused { .. }
+            | Event::Starts { .. }
+            | Event::Restored(_) => false,
         };
         let mut notices = Vec::new();
         self.book.send_modify(|book| notices = book.apply(event));
@@ -109,8 +153,17 @@ impl Plugin {
 
     /// Says whether a resource is offered to the kubelet; `why_not` is a sentence's end.
     pub fn set_offered(&self, resource: &ResourceName, why_not: Option<String>) {
-        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        offered.insert(resource.clone(), why_not);
+        self.offered().insert(resource.clone(), why_not);
+    }
+
+    /// A resource has no device left: that it is not offered is no fault.
+    pub fn forget_offered(&self, resource: &ResourceName) {
+        self.offered().remove(resource);
+    }
+
+    /// Says why the GPUs cannot be read or offered; `None` once they can.
+    pub fn set_gpus_fault(&self, why: Option<String>) {
+        *self.gpus_fault.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
 
@@ -121,11 +174,11 @@ impl ops::http::Health for Plugin {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if let Some(fault) = &self.nvml_fault {
-            return Err(format!("NVML does not work: {fault}"));
+        if let Some(fault) = &*self.gpus_fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(fault.clone());
         }
-        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<String> = offered
+        let missing: Vec<String> = self
+            .offered()
             .iter()
             .filter_map(|(resource, why)| why.as_ref().map(|why| format!("{resource}: {why}")))
             .collect();

@@ -11,20 +11,25 @@ use anyhow::{Context, anyhow};
 use ops::Fault;
 use prometheus_client::registry::Registry;
 use stowage_shared::contract::SHUTDOWN_GRACE;
-use stowage_shared::resource::ResourceName;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
+use crate::answer::AnswerRules;
 use crate::book::Book;
-use crate::cluster::{PlanLookup, gpu_node, pods};
-use crate::config::{Config, MigStrategy};
-use crate::inventory::{AnswerRules, DeviceSpecRules, Inventory, MigMinors, OfferRules};
+use crate::cdi::{CdiError, Specs};
+use crate::cluster::{NodeEvents, PlanLookup, gpu_node, pods};
+use crate::config::Config;
+use crate::inventory::Inventory;
 use crate::kubelet::folder::Folder;
 use crate::kubelet::life::Surroundings;
-use crate::kubelet::{offer, pod_resources, sockets};
-use crate::nvml::{Gpus, NvmlFault, NvmlGpus, Reading};
+use crate::kubelet::{offer_all, pod_resources, sockets};
+use crate::labels;
+use crate::live::Live;
+use crate::node_config::ConfigMetrics;
+use crate::nvml::Reading;
 use crate::plugin::Plugin;
+use crate::telemetry::Telemetry;
 
 /// Runs until asked to end.
 ///
@@ -32,7 +37,8 @@ use crate::plugin::Plugin;
 /// The [`Fault`] that ended it.
 pub async fn run(config: Config) -> Result<(), Fault> {
     let (stop, stopped) = watch::channel(false);
-    let mut serving = std::pin::pin!(serve(config, open_gpus, stopped));
+    let metrics = ConfigMetrics::default();
+    let mut serving = std::pin::pin!(serve(config, stopped, &metrics));
     tokio::select! {
         result = &mut serving => result,
         () = ops::signal::terminated() => {
@@ -43,29 +49,34 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     }
 }
 
-/// Opens the machine's own GPUs; blocks.
-fn open_gpus(config: &Config) -> Result<Box<dyn Gpus>, NvmlFault> {
-    Ok(Box::new(NvmlGpus::open(&config.container_driver_root, &config.sysfs)?))
-}
-
-/// Where GPUs come from.
-pub type OpenGpus = fn(&Config) -> Result<Box<dyn Gpus>, NvmlFault>;
-
-/// Starts everything, and ends with the first thing that ends, or when `stop` turns true.
+/// Starts everything, and ends with the first thing that ends, or when `stop` turns true. `metrics` are told
+/// beside the plugin's own.
 ///
 /// # Errors
 /// The [`Fault`] of the first task that failed, or of the start.
-pub async fn serve(config: Config, open: OpenGpus, stop: watch::Receiver<bool>) -> Result<(), Fault> {
+pub async fn serve(
+    config: Config,
+    stop: watch::Receiver<bool>,
+    metrics: &ConfigMetrics,
+) -> Result<(), Fault> {
     let http = ops::http::bind(config.http_address).await?;
     // Both take some ten milliseconds, one in the driver and one in reading certificates.
-    let (gpus, client) = tokio::join!(read_gpus(config.clone(), open), client(&config));
-    let (client, (reading, fault)) = (client?, gpus?);
+    let (events, told) = NodeEvents::new();
+    let mut live = Live::new(&config, events);
+    let (looked, client) = tokio::join!(first_look(&mut live, config.fail_on_init_error), client(&config));
+    let client = client?;
+    looked?;
     let folder = config.kubelet_socket.parent().unwrap_or(Path::new("/")).to_owned();
     check_folder(&folder)?;
 
-    let plugin = Arc::new(plugin(&config, &reading, fault)?);
+    let plugin = Arc::new(plugin(&config, &mut live)?);
     let mut registry = Registry::default();
     plugin.metrics.register(&mut registry);
+    metrics.register(&mut registry);
+    let telemetry = Arc::new(Telemetry::default());
+    if config.dcgm_metrics {
+        telemetry.register(&mut registry, &plugin, &config.node_name);
+    }
     let mut tasks: JoinSet<Result<(), Fault>> = JoinSet::new();
 
     let swept = sockets::sweep(&folder).with_context(|| format!("cannot read {}", folder.display()));
@@ -77,18 +88,33 @@ pub async fn serve(config: Config, open: OpenGpus, stop: watch::Receiver<bool>) 
     let lookup = client
         .clone()
         .map(|client| Arc::new(PlanLookup::new(client, &config.node_name, plugin.metrics.clone())));
-    let resources: Vec<ResourceName> = plugin.book.borrow().inventory().devices().into_keys().collect();
-    for resource in resources {
-        let world = Surroundings {
-            plugin: plugin.clone(),
-            lookup: lookup.clone(),
-            kubelet_socket: config.kubelet_socket.clone(),
-            stop: stop.clone(),
-        };
-        let watched = watched.clone();
-        tasks.spawn(async move { offer(resource, world, &watched).await });
+    let world = Surroundings {
+        plugin: plugin.clone(),
+        lookup,
+        kubelet_socket: config.kubelet_socket.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(offer_all(world, watched));
+    let reading = live.reading();
+    let (sampling, samples, session) = (telemetry.clone(), plugin.clone(), live.session());
+    until_stopped(&mut tasks, &stop, async move {
+        sampling.follow(&samples, &session).await;
+        Err(Fault::software(anyhow!("nobody measures the GPUs any more")))
+    });
+    let following = plugin.clone();
+    until_stopped(&mut tasks, &stop, async move {
+        live.follow(following).await;
+        Err(Fault::software(anyhow!("nobody looks at the GPUs any more")))
+    });
+    if let Some(client) = client.clone() {
+        let node = config.node_name.clone();
+        until_stopped(&mut tasks, &stop, async move {
+            told.write(client, &node).await;
+            // It ends with whoever looks at the GPUs, and that is a fault already, or was asked for.
+            Ok(())
+        });
     }
-    spawn_background(&mut tasks, &plugin, client, &config, &stop);
+    spawn_background(&mut tasks, &plugin, client, &config, &stop, &telemetry);
     let address = http.local_addr().unwrap_or(config.http_address);
     tracing::info!(
         node = config.node_name,
@@ -112,6 +138,7 @@ fn spawn_background(
     client: Option<kube::Client>,
     config: &Config,
     stop: &watch::Receiver<bool>,
+    telemetry: &Telemetry,
 ) {
     let (holders, socket) = (plugin.clone(), config.pod_resources_socket.clone());
     until_stopped(tasks, stop, async move { pod_resources::follow(holders, &socket).await });
@@ -121,9 +148,16 @@ fn spawn_background(
         pods::follow(watching, api, &node).await;
         Err(Fault::software(anyhow!("the watch on pods ended by itself")))
     });
-    let (publishing, node) = (plugin.clone(), config.node_name.clone());
+    if let Some(settings) = config.labels.clone() {
+        let (labelling, api, config) = (plugin.clone(), client.clone(), config.clone());
+        until_stopped(tasks, stop, async move {
+            labels::keep(labelling, api, config, settings).await;
+            Ok(())
+        });
+    }
+    let (publishing, node, usage) = (plugin.clone(), config.node_name.clone(), telemetry.published());
     until_stopped(tasks, stop, async move {
-        gpu_node::publish(publishing, client, &node).await;
+        gpu_node::publish(publishing, client, &node, usage).await;
         Err(Fault::software(anyhow!("the GpuNode's publisher ended by itself")))
     });
 }
@@ -152,27 +186,16 @@ async fn wait(mut tasks: JoinSet<Result<(), Fault>>, stop: watch::Receiver<bool>
     if *stop.borrow() { Ok(()) } else { Err(Fault::software(anyhow!("every task ended by itself"))) }
 }
 
-/// Reads the GPUs, on a thread where that may block. A fault is handed on where the configuration says that it
-/// is no reason to end.
-async fn read_gpus(config: Config, open: OpenGpus) -> Result<(Reading, Option<String>), Fault> {
-    let fail = config.fail_on_init_error;
-    let read = tokio::task::spawn_blocking(move || {
-        let gpus = open(&config)?;
-        let reading = gpus.read()?;
-        // NVML stays open: shutting it down and starting it again costs more than keeping it.
-        std::mem::forget(gpus);
-        Ok::<_, NvmlFault>(reading)
-    });
-    let read = read.await.map_err(|error| Fault::software(anyhow::Error::new(error)))?;
-    match read {
-        Ok(reading) => Ok((reading, None)),
+/// Looks at the GPUs for the first time. A fault is none where the configuration says that it is no reason to end.
+async fn first_look(live: &mut Live, fail: bool) -> Result<(), Fault> {
+    match live.first_look().await {
+        Ok(()) => Ok(()),
         Err(fault) if !fail => {
-            let fault = format!("{:#}", anyhow::Error::new(fault));
             tracing::error!(
-                error = fault,
-                "NVML does not work: nothing is offered, as failOnInitError is false. Restart this program once it does."
+                error = format!("{:#}", anyhow::Error::new(fault)),
+                "NVML does not work: nothing is offered until it does, as failOnInitError is false."
             );
-            Ok((Reading::default(), Some(fault)))
+            Ok(())
         }
         Err(fault) if fault.is_permission() => Err(Fault::no_permission(fault)),
         Err(fault) => Err(Fault::unavailable(fault)),
@@ -194,10 +217,10 @@ fn check_folder(folder: &Path) -> Result<(), Fault> {
     )))
 }
 
-fn plugin(config: &Config, reading: &Reading, fault: Option<String>) -> Result<Plugin, Fault> {
-    let rules = OfferRules { mig_strategy: config.mig_strategy, time_slicing: config.time_slicing.clone() };
-    let inventory = Inventory::build(reading, &rules).map_err(Fault::config)?;
-    if fault.is_none() && reading.gpus.is_empty() && reading.unreadable.is_empty() {
+fn plugin(config: &Config, live: &mut Live) -> Result<Plugin, Fault> {
+    let inventory = live.first_inventory().map_err(Fault::config)?;
+    let reading = live.reading();
+    if live.works() && reading.gpus.is_empty() && reading.unreadable.is_empty() {
         tracing::warn!(
             "NVML finds no GPU on this node, so nothing is offered: does nvidia-smi on the node list one? If the node \
              has none, keep this program off it."
@@ -209,25 +232,26 @@ fn plugin(config: &Config, reading: &Reading, fault: Option<String>) -> Result<P
     for (resource, devices) in inventory.devices() {
         tracing::info!(resource_name = %resource, devices = devices.len(), "Offered.");
     }
-    let device_specs = config.pass_device_specs.then(|| device_specs(config, reading)).transpose()?;
-    let answers = AnswerRules { device_id_strategy: config.device_id_strategy, device_specs };
+    let answers = answer_rules(config, &reading, &inventory)?;
     let one_share =
         config.time_slicing.as_ref().is_some_and(|sharing| sharing.fail_requests_greater_than_one);
     let book = Book::new(config.node_name.clone(), Arc::new(inventory));
-    Ok(Plugin::new(book, answers, one_share, fault))
+    Ok(Plugin::new(book, answers, one_share))
 }
 
-fn device_specs(config: &Config, reading: &Reading) -> Result<DeviceSpecRules, Fault> {
-    let has_mig_devices = config.mig_strategy != MigStrategy::None
-        && reading.gpus.iter().any(|gpu| gpu.mig.as_ref().is_some_and(|mig| !mig.devices.is_empty()));
-    let mig_minors = if has_mig_devices {
-        MigMinors::read(&config.procfs).map_err(Fault::config)?
-    } else {
-        MigMinors::default()
-    };
-    Ok(DeviceSpecRules {
-        dev_root: config.dev_root.clone(),
-        seen_at: vec![config.dev_root.clone(), config.container_driver_root.clone()],
-        mig_minors,
-    })
+/// How containers are told their devices, with the CDI specs that this rests on written. Made anew with each inventory.
+pub(crate) fn answer_rules(
+    config: &Config,
+    reading: &Reading,
+    inventory: &Inventory,
+) -> Result<AnswerRules, Fault> {
+    let mut rules = AnswerRules::look_up(config, inventory, Path::new("/")).map_err(Fault::config)?;
+    if let Some(specs) = Specs::of(config, &reading.driver_version) {
+        let written = specs.write(inventory, &rules.imex_channels);
+        rules.cdi_extras = written.map_err(|error| match error {
+            CdiError::Full { .. } | CdiError::Write { .. } => Fault::unavailable(error),
+            CdiError::NotWritable { .. } | CdiError::MigMinors(_) => Fault::config(error),
+        })?;
+    }
+    Ok(rules)
 }

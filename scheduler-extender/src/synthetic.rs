@@ -113,6 +113,7 @@ fn gpu(node: &str, index: u32) -> GpuStatus {
         offers: offers.into_iter().flatten().collect(),
         mig_on_demand: false,
         foreign_instances: Vec::new(),
+        utilization: None,
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::contract::{OFFERS_PER_GPU_MAX, REPLICAS_MAX};
 use crate::device_id::DeviceId;
 use crate::mig::MigSlice;
@@ -11,7 +13,8 @@ use crate::resource::ResourceName;
 use crate::units::MemoryMib;
 
 /// NVML's UUID of a whole GPU, `GPU-…`: stable across reboots and unique in the world.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct GpuUuid(String);
 
 /// Why a text is no GPU UUID.
@@ -36,6 +39,20 @@ impl FromStr for GpuUuid {
             }
             _ => Err(GpuUuidError(text.chars().take(80).collect())),
         }
+    }
+}
+
+impl TryFrom<String> for GpuUuid {
+    type Error = GpuUuidError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<GpuUuid> for String {
+    fn from(uuid: GpuUuid) -> Self {
+        uuid.0
     }
 }
 

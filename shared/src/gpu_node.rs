@@ -122,6 +122,21 @@ pub struct GpuStatus {
     /// MIG instances that Stowage did not build, where it builds some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_instances: Vec<SliceStatus>,
+    /// How busy it is; absent where its plugin does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<UtilizationStatus>,
+}
+
+/// How busy a GPU is, smoothed over a minute or so. Changes by ten points or more are told, once a minute at most:
+/// who wants it finer asks the plugin's metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UtilizationStatus {
+    /// How much of the time a kernel ran, in per cent; absent where the GPU does not tell, as in MIG mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_percent: Option<u8>,
+    /// How much of its memory is used, in per cent.
+    pub memory_percent: u8,
 }
 
 /// One part of a GPU under a resource name.
@@ -326,6 +341,7 @@ impl GpuStatus {
             offers: offers.collect(),
             mig_on_demand: (0..gpu.part_uuids.len()).any(|offer| gpu.is_on_demand(offer)),
             foreign_instances: gpu.foreign.iter().map(SliceStatus::of).collect(),
+            utilization: None,
         }
     }
 }

@@ -137,7 +137,7 @@ impl Book {
     }
 
     fn located(&self, devices: &[PlannedDevice], resource: &ResourceName) -> Option<Vec<Chosen>> {
-        let gpus = || self.inventory.gpus().iter().map(|gpu| &**gpu);
+        let gpus = || self.gpus.iter().map(|gpu| &**gpu);
         let place = |device: &PlannedDevice| {
             device.locate(gpus(), resource).map(|(gpu, offer)| Chosen { gpu, offer })
         };
@@ -146,6 +146,7 @@ impl Book {
 
     /// Takes note of an answered `Allocate`, and guesses whose it was.
     pub(super) fn allocated(&mut self, resource: ResourceName, ids: Vec<String>, at: Duration) -> Served {
+        self.book_slices(&resource, &ids);
         let askers = self.askers(&resource);
         let calls = expected(&askers, ids.len(), &ids);
         let as_planned = |call: &&Call<'_>| {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::locate;
-use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::{self, Chosen, Demand, Mix};
 use stowage_shared::resource::ResourceName;
 
@@ -29,6 +28,8 @@ pub struct Ask<'a> {
 pub enum Source {
     /// A plan.
     Plan,
+    /// The configured policy for shares: no plan was there, or what it says is not available.
+    Policy,
     /// The packing core: no plan was there, or what it says is not available.
     Core,
     /// Nobody: nothing fits, and the kubelet takes what it likes.
@@ -45,10 +46,18 @@ pub struct Choice {
 }
 
 /// An available device.
-struct Free<'a> {
-    id: &'a String,
-    place: Chosen,
+pub(super) struct Free<'a> {
+    pub(super) id: &'a String,
+    pub(super) gpu: usize,
+    /// Its offer; any of the resource's on that GPU where it is a token without a slice.
+    pub(super) offer: Option<usize>,
     replica: u32,
+}
+
+impl Free<'_> {
+    fn is_at(&self, place: &Chosen) -> bool {
+        self.gpu == place.gpu && self.offer.is_none_or(|offer| offer == place.offer)
+    }
 }
 
 impl Book {
@@ -65,7 +74,7 @@ impl Book {
             free.extend(self.free(ask.resource, id));
         }
         // The least replica of a part first: shares are alike, and people like low numbers.
-        free.sort_by_key(|free| (free.place.gpu, free.place.offer, free.replica));
+        free.sort_by_key(|free| (free.gpu, free.offer, free.replica));
         let given: Vec<String> = ask.must_include.iter().take(ask.size).cloned().collect();
         let missing = ask.size - given.len();
         let with = |ids: Vec<String>| given.iter().cloned().chain(ids).collect();
@@ -76,6 +85,13 @@ impl Book {
         if let Some(ids) = self.by_plan(ask, &askers, &free, missing) {
             return Choice { ids: with(ids), source: Source::Plan };
         }
+        if let Some(ids) = self.by_policy(ask, &askers, &free, missing) {
+            let served = ids.len() == missing;
+            return Choice {
+                ids: if served { with(ids) } else { Vec::new() },
+                source: if served { Source::Policy } else { Source::Nobody },
+            };
+        }
         match self.by_core(ask, &askers, &free, missing) {
             Some(ids) => Choice { ids: with(ids), source: Source::Core },
             None => Choice { ids: Vec::new(), source: Source::Nobody },
@@ -84,8 +100,16 @@ impl Book {
 
     fn free<'a>(&self, resource: &ResourceName, text: &'a String) -> Option<Free<'a>> {
         let id: DeviceId = text.parse().ok()?;
-        let (gpu, offer) = locate(self.inventory.gpus().iter().map(|gpu| &**gpu), resource, &id)?;
-        Some(Free { id: text, place: Chosen { gpu, offer }, replica: id.replica_index().unwrap_or(0) })
+        let replica = id.replica_index().unwrap_or(0);
+        match locate(self.gpus.iter().map(|gpu| &**gpu), resource, &id) {
+            Some((gpu, offer)) => Some(Free { id: text, gpu, offer: Some(offer), replica }),
+            None => self.gpu_of_token(resource, &id).map(|gpu| Free { id: text, gpu, offer: None, replica }),
+        }
+    }
+
+    /// Whether one container may hold these: shares may have to be of different GPUs.
+    fn may_be_together(&self, resource: &ResourceName, ids: &[String]) -> bool {
+        !self.inventory.share_rules().distinct_gpus || self.inventory.same_part_twice(resource, ids).is_none()
     }
 
     /// What was planned for the next call, or for one of its shape, if enough of it is available.
@@ -107,7 +131,7 @@ impl Book {
                 tried.push(call.asker.total);
                 let candidates = call.candidates(askers, &given);
                 let ids = available_at(&candidates, free, missing);
-                if ids.len() == missing {
+                if ids.len() == missing && self.may_be_together(ask.resource, &ids) {
                     return Some(ids);
                 }
             }
@@ -124,18 +148,16 @@ impl Book {
         free: &[Free<'_>],
         missing: usize,
     ) -> Option<Vec<String>> {
-        let gpus = self.inventory.gpus();
-        let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
+        let gpus = &self.gpus;
+        let free_ids = free.iter().map(|free| (ask.resource, free.id)).collect();
+        let mut states = self.states_without(&free_ids);
         // What the kubelet does not offer is in use, unhealthy or on another NUMA node: not ours to give.
         for (g, gpu) in gpus.iter().enumerate() {
             for (offer, of) in gpu.kind.offers_of(ask.resource) {
-                let free = free.iter().filter(|free| free.place == Chosen { gpu: g, offer }).count();
-                (free..of.device_count() as usize).for_each(|_| states[g].occupancy.take(offer));
+                let free = free.iter().filter(|free| free.is_at(&Chosen { gpu: g, offer })).count();
+                let in_use = states[g].occupancy.in_use(offer) as usize;
+                (free + in_use..of.device_count() as usize).for_each(|_| states[g].occupancy.take(offer));
             }
-        }
-        for held in self.held.iter().filter(|held| &held.resource != ask.resource) {
-            let places = self.places(&held.resource, &held.device_ids);
-            places.iter().for_each(|place| states[place.gpu].occupancy.take(place.offer));
         }
         let mut guarded = states.clone();
         promised(askers).iter().for_each(|place| guarded[place.gpu].occupancy.take(place.offer));
@@ -157,7 +179,7 @@ fn available_at(places: &[Chosen], free: &[Free<'_>], most: usize) -> Vec<String
         if ids.len() == most {
             break;
         }
-        let mut here = free.iter().filter(|free| &free.place == place);
+        let mut here = free.iter().filter(|free| free.is_at(place));
         ids.extend(here.find(|free| !ids.contains(free.id)).map(|free| free.id.clone()));
     }
     ids

@@ -13,15 +13,17 @@
 
 mod calls;
 mod choose;
+mod shares;
+mod slices;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stowage_shared::device_id::DeviceId;
-use stowage_shared::gpu::locate;
+use stowage_shared::gpu::{Gpu, locate};
 use stowage_shared::gpu_node::AllocationStatus;
 use stowage_shared::pack::Chosen;
 use stowage_shared::plan::{Plan, PlanError};
@@ -31,8 +33,11 @@ use stowage_shared::resource::ResourceName;
 
 use crate::inventory::Inventory;
 
+use calls::{Asker, promised};
+
 pub use calls::Served;
 pub use choose::{Ask, Choice, Source};
+pub use slices::Booking;
 
 /// How long an allocation that pod-resources does not show is kept in mind: the kubelet stores it only after
 /// `Allocate` has returned, and a pod that is refused afterwards never shows.
@@ -64,15 +69,27 @@ pub struct PodSeen {
 }
 
 impl PodSeen {
-    /// A pod from its API object's parts.
+    /// A pod from its API object's parts, on a node whose GPUs have the usual names.
     pub fn of(
+        key: (String, String, String),
+        created: i64,
+        plan: Option<String>,
+        spec: &PodSpec,
+        status: &PodStatus,
+    ) -> Self {
+        Self::on(ResourceName::is_standard_gpu, key, created, plan, spec, status)
+    }
+
+    /// A pod from its API object's parts, on a node where `is_gpu` tells which resources are GPUs.
+    pub fn on(
+        is_gpu: impl Fn(&str) -> bool,
         (namespace, name, uid): (String, String, String),
         created: i64,
         plan: Option<String>,
         spec: &PodSpec,
         status: &PodStatus,
     ) -> Self {
-        let request = Request::of_standard(spec);
+        let request = Request::of(spec, is_gpu);
         let (running, terminal) = (status.phase == "Running", status.is_terminal());
         Self { namespace, name, uid, created, request, plan, running, terminal }
     }
@@ -101,6 +118,22 @@ pub enum Event {
         /// When.
         at: Duration,
     },
+    /// `Allocate` was refused after all: what [`Event::Allocated`] told did not happen.
+    Refused {
+        /// The resource.
+        resource: ResourceName,
+        /// The device ids.
+        ids: Vec<String>,
+    },
+    /// A container that holds these devices is about to start.
+    Starts {
+        /// The resource.
+        resource: ResourceName,
+        /// The device ids.
+        ids: Vec<String>,
+    },
+    /// Slices that an earlier process had booked, by token.
+    Restored(BTreeMap<String, Booking>),
     /// Pod-resources answered. (Where it does not, there is no event: nothing is freed on ignorance.)
     PodResources {
         /// Who holds what.
@@ -108,6 +141,8 @@ pub enum Event {
         /// When it was asked.
         asked_at: Duration,
     },
+    /// The node has other GPUs, MIG devices or health from now on.
+    Inventory(Arc<Inventory>),
 }
 
 /// Devices that a container holds, as the kubelet says.
@@ -181,6 +216,9 @@ impl Grant {
 pub struct Book {
     node: String,
     inventory: Arc<Inventory>,
+    /// The inventory's GPUs with the bookings in them.
+    gpus: Vec<Arc<Gpu>>,
+    bookings: BTreeMap<String, Booking>,
     pods: BTreeMap<String, Pod>,
     next_order: u64,
     held: Vec<Holding>,
@@ -197,7 +235,9 @@ impl Book {
     pub fn new(node: impl Into<String>, inventory: Arc<Inventory>) -> Self {
         Self {
             node: node.into(),
+            gpus: inventory.gpus().to_vec(),
             inventory,
+            bookings: BTreeMap::new(),
             pods: BTreeMap::new(),
             next_order: 0,
             held: Vec::new(),
@@ -233,6 +273,21 @@ impl Book {
         !self.grants.is_empty()
     }
 
+    /// The devices of a resource that somebody holds, or was given a moment ago.
+    pub fn ids_in_use(&self, resource: &ResourceName) -> BTreeSet<String> {
+        let held = self.held.iter().filter(|held| &held.resource == resource);
+        let granted = self.grants.iter().filter(|grant| &grant.resource == resource);
+        held.flat_map(|held| &held.device_ids).chain(granted.flat_map(|grant| &grant.ids)).cloned().collect()
+    }
+
+    /// The GPUs and MIG devices, by UUID, of which somebody holds something.
+    pub fn parts_in_use(&self) -> BTreeSet<String> {
+        let held = self.held.iter().flat_map(|held| &held.device_ids);
+        let granted = self.grants.iter().flat_map(|grant| &grant.ids);
+        let part = |id: &String| Some(id.parse::<DeviceId>().ok()?.part().to_owned());
+        held.chain(granted).filter_map(part).collect()
+    }
+
     /// Takes note of what happened.
     pub fn apply(&mut self, event: Event) -> Vec<Notice> {
         let mut notices = Vec::new();
@@ -251,6 +306,19 @@ impl Book {
                 notices.push(Notice::Allocated(self.allocated(resource, ids, at)));
             }
             Event::PodResources { held, asked_at } => self.holders(held, asked_at),
+            Event::Inventory(inventory) => {
+                self.inventory = inventory;
+                self.set_gpus();
+            }
+            Event::Refused { resource, ids } => {
+                self.grants.retain(|grant| grant.resource != resource || grant.ids != ids);
+                self.drop_free_bookings();
+            }
+            Event::Starts { resource, ids } => self.book_slices(&resource, &ids),
+            Event::Restored(bookings) => {
+                self.bookings.extend(bookings);
+                self.set_gpus();
+            }
         }
         notices
     }
@@ -357,13 +425,14 @@ impl Book {
         self.held = held;
         self.owners = owners;
         self.knows_holders = true;
+        self.drop_free_bookings();
     }
 
     /// The places of device ids; those of no device here are left out.
     fn places<'a>(&self, resource: &ResourceName, ids: impl IntoIterator<Item = &'a String>) -> Vec<Chosen> {
         let place = |text: &String| {
             let id: DeviceId = text.parse().ok()?;
-            let (gpu, offer) = locate(self.inventory.gpus().iter().map(|gpu| &**gpu), resource, &id)?;
+            let (gpu, offer) = locate(self.gpus.iter().map(|gpu| &**gpu), resource, &id)?;
             Some(Chosen { gpu, offer })
         };
         ids.into_iter().filter_map(place).collect()

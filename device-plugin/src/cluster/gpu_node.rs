@@ -13,11 +13,13 @@ use kube::core::PartialObjectMeta;
 use serde_json::json;
 use stowage_shared::contract::{API_GROUP, API_VERSION, GPU_NODE_HEARTBEAT};
 use stowage_shared::gpu_node::{GpuNodeStatus, KIND, PLURAL};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{status, trouble};
 use crate::metrics::GpuNodeWrite;
 use crate::plugin::Plugin;
+use crate::telemetry::Published;
 use crate::told::AtMostEvery;
 
 /// How long changes are gathered before they are written: an `Allocate` brings several at once.
@@ -38,7 +40,12 @@ const PODS_WAIT: Duration = Duration::from_secs(1);
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Publishes until the process ends. Trouble is logged, counted and retried with back-off.
-pub async fn publish(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
+pub async fn publish(
+    plugin: Arc<Plugin>,
+    client: kube::Client,
+    node: &str,
+    mut usage: watch::Receiver<Published>,
+) {
     let mut book = plugin.book.subscribe();
     // The sender lives as long as the process.
     let _ = book.wait_for(|book| book.knows_holders()).await;
@@ -48,7 +55,8 @@ pub async fn publish(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
     let mut wait = FIRST_WAIT;
     loop {
         let begun = Instant::now();
-        match writer.write(|uid| status::of(&book.borrow_and_update(), uid)).await {
+        let used = usage.borrow_and_update().clone();
+        match writer.write(|uid| status::of(&book.borrow_and_update(), uid, &used)).await {
             Ok(written) => {
                 if written {
                     plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
@@ -72,6 +80,8 @@ pub async fn publish(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
         }
         tokio::select! {
             () = sleep_until(writer.heartbeat_at().unwrap_or(begun)) => {}
+            // Its sender lives as long as the process, too.
+            _ = usage.changed() => {}
             changed = book.changed() => {
                 if changed.is_err() {
                     return;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::pods::{self, SlimPod};
 use crate::book::PodSeen;
+use crate::inventory::Inventory;
 use crate::metrics::Metrics;
 
 /// How long nobody looks again after the API server did not answer: the kubelet's admission waits meanwhile.
@@ -32,13 +33,16 @@ impl PlanLookup {
     }
 
     /// The node's pods, if the API server answers within [`PLAN_LOOKUP`] and was not asked a moment ago.
-    pub async fn look_up(&self) -> Option<Vec<PodSeen>> {
+    pub async fn look_up(&self, inventory: &Inventory) -> Option<Vec<PodSeen>> {
         if !self.may_ask() {
             return None;
         }
         let params = ListParams::default().fields(&pods::on_node(&self.node));
         let answer = match timeout(PLAN_LOOKUP, self.api.list(&params)).await {
-            Ok(Ok(list)) => Ok(list.items.into_iter().filter_map(pods::seen).collect::<Vec<_>>()),
+            Ok(Ok(list)) => {
+                let pods = list.items.into_iter();
+                Ok(pods.filter_map(|pod| pods::seen(pod, inventory)).collect::<Vec<_>>())
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer in {PLAN_LOOKUP:?}")),
         };

@@ -5,8 +5,10 @@
 
 pub mod gpu_node;
 mod lookup;
+mod node_events;
 pub mod pods;
 mod status;
-mod trouble;
+pub(crate) mod trouble;
 
 pub use lookup::PlanLookup;
+pub use node_events::{NodeEvents, NodeEventsInbox};

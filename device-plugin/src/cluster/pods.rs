@@ -14,6 +14,7 @@ use stowage_shared::pod::{PodSpec, PodStatus};
 
 use super::trouble;
 use crate::book::{Event, PodSeen};
+use crate::inventory::Inventory;
 use crate::plugin::Plugin;
 use crate::told::AtMostEvery;
 
@@ -49,11 +50,12 @@ pub async fn follow(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
                 }
                 match event {
                     WatchEvent::Init => listed.clear(),
-                    WatchEvent::InitApply(pod) => listed.extend(seen(pod)),
+                    WatchEvent::InitApply(pod) => listed.extend(seen(pod, plugin.book.borrow().inventory())),
                     // Only now is the list whole: a half of it would look as if the other half were gone.
                     WatchEvent::InitDone => plugin.record(Event::Pods(std::mem::take(&mut listed))),
                     WatchEvent::Apply(pod) => {
-                        if let Some(pod) = seen(pod) {
+                        let seen = seen(pod, plugin.book.borrow().inventory());
+                        if let Some(pod) = seen {
                             plugin.record_pod(pod);
                         }
                     }
@@ -95,10 +97,11 @@ fn chain(error: &watcher::Error) -> String {
 }
 
 /// A pod as the book wants it; `None` for an object that is none.
-pub(super) fn seen(pod: SlimPod) -> Option<PodSeen> {
+pub(super) fn seen(pod: SlimPod, inventory: &Inventory) -> Option<PodSeen> {
     let meta = pod.metadata;
     let key = (meta.namespace?, meta.name?, meta.uid?);
     let created = meta.creation_timestamp.map_or(0, |time| time.0.as_second());
     let plan = meta.annotations.and_then(|mut all| all.remove(PLAN_ANNOTATION));
-    Some(PodSeen::of(key, created, plan, &pod.spec, &pod.status.unwrap_or_default()))
+    let is_gpu = |name: &str| inventory.is_gpu(name);
+    Some(PodSeen::on(is_gpu, key, created, plan, &pod.spec, &pod.status.unwrap_or_default()))
 }

@@ -7,12 +7,14 @@ use stowage_shared::gpu::locate;
 use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, GpuStatus, Summary};
 
 use crate::book::Book;
+use crate::telemetry::Published;
 
 /// The status, but for the time: so that two of them can be compared.
-pub(super) fn of(book: &Book, node_uid: &str) -> GpuNodeStatus {
+pub(super) fn of(book: &Book, node_uid: &str, usage: &Published) -> GpuNodeStatus {
     let gpus = book.inventory().gpus();
     let allocations = book.allocations();
     let in_use: BTreeSet<usize> = allocations.iter().flat_map(|held| gpus_of(book, held)).collect();
+    let held = book.parts_in_use();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     GpuNodeStatus {
         observed_at: String::new(),
@@ -24,9 +26,27 @@ pub(super) fn of(book: &Book, node_uid: &str) -> GpuNodeStatus {
             unhealthy: count(gpus.iter().filter(|gpu| gpu.unhealthy.is_some()).count()),
         },
         geometries: book.inventory().geometries().to_vec(),
-        gpus: gpus.iter().map(|gpu| GpuStatus::of(gpu)).collect(),
+        gpus: gpus
+            .iter()
+            .map(|gpu| with_usage(GpuStatus::of(gpu), usage))
+            .map(|gpu| without_sick(book, &held, gpu))
+            .collect(),
         allocations,
     }
+}
+
+fn with_usage(gpu: GpuStatus, usage: &Published) -> GpuStatus {
+    GpuStatus { utilization: usage.get(&gpu.uuid).copied(), ..gpu }
+}
+
+/// A GPU without those of its slices that must not be handed out while it is healthy itself: a plan that named one
+/// could not be carried out. What a pod holds is told all the same.
+fn without_sick(book: &Book, held: &BTreeSet<String>, mut gpu: GpuStatus) -> GpuStatus {
+    let sick = |part: &str| book.inventory().why_sick(part).is_some();
+    if gpu.unhealthy.is_none() {
+        gpu.offers.retain(|offer| !sick(&offer.uuid) || held.contains(&offer.uuid));
+    }
+    gpu
 }
 
 fn gpus_of<'a>(book: &'a Book, held: &'a AllocationStatus) -> impl Iterator<Item = usize> + 'a {
@@ -41,10 +61,48 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use stowage_shared::gpu::GpuUuid;
+    use stowage_shared::gpu_node::UtilizationStatus;
+
     use super::*;
     use crate::book::{Event, Holding};
     use crate::config::MigStrategy;
     use crate::fixture::inventory;
+    use crate::inventory::Judge;
+
+    /// These parts are sick.
+    struct Sick(&'static [&'static str]);
+
+    impl Judge for Sick {
+        fn why_none(&self, gpu: &GpuUuid) -> Option<String> {
+            self.0.contains(&gpu.as_str()).then(|| "XID 95".to_owned())
+        }
+
+        fn why_not(&self, _: &GpuUuid, part: &str, _: Option<(u32, u32)>) -> Option<String> {
+            self.0.contains(&part).then(|| "XID 94".to_owned())
+        }
+
+        fn why_unknown(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_sick_slice_is_offered_to_nobody_and_a_sick_gpu_says_why() {
+        let gpus = ["whole", "1g.5gb@0 1g.5gb@1 1g.5gb@2"];
+        let inventory = inventory(&gpus, MigStrategy::Mixed, "").unwrap();
+        let sick = Sick(&["GPU-0", "MIG-1-0", "MIG-1-1"]);
+        let mut book = Book::new("n1", Arc::new(inventory.judged(&sick)));
+        let resource = "nvidia.com/mig-1g.5gb".parse().unwrap();
+        book.apply(Event::Allocated { resource, ids: vec!["MIG-1-1".into()], at: Duration::ZERO });
+        let status = of(&book, "uid-of-node", &Published::default());
+        let offers = |gpu: usize| -> Vec<&str> {
+            status.gpus[gpu].offers.iter().map(|offer| offer.uuid.as_str()).collect()
+        };
+        assert_eq!((offers(0), status.gpus[0].unhealthy.as_deref()), (vec!["GPU-0"], Some("XID 95")));
+        assert_eq!((offers(1), status.gpus[1].unhealthy.as_deref()), (vec!["MIG-1-1", "MIG-1-2"], None));
+        assert_eq!(status.summary.unhealthy, 1);
+    }
 
     #[test]
     fn the_status_tells_gpus_geometries_and_who_holds_what() {
@@ -59,7 +117,10 @@ mod tests {
         };
         let held = vec![holding("b", "mig-1g.5gb", "MIG-1-0"), holding("a", "gpu", "GPU-of-before")];
         book.apply(Event::PodResources { held, asked_at: Duration::ZERO });
-        let status = of(&book, "uid-of-node");
+        let busy = UtilizationStatus { gpu_percent: Some(40), memory_percent: 7 };
+        let status = of(&book, "uid-of-node", &[("GPU-0".to_owned(), busy)].into());
+        let told: Vec<_> = status.gpus.iter().map(|gpu| gpu.utilization).collect();
+        assert_eq!(told, [Some(busy), None]);
         assert_eq!(status.summary, Summary { gpus: 2, in_use: 1, unhealthy: 0 });
         assert_eq!(status.geometries.len(), 1);
         let pods: Vec<&str> = status.allocations.iter().map(|held| held.pod.as_str()).collect();

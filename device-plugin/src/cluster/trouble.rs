@@ -6,7 +6,7 @@ use kube::Error;
 const RIGHTS: &str = "apply deploy/manifests/device-plugin-rbac.yaml";
 
 /// A hint for an error that somebody must mend; empty for one that passes by itself.
-pub(super) fn cure(error: &Error) -> &'static str {
+pub(crate) fn cure(error: &Error) -> &'static str {
     match error {
         Error::Api(status) if status.code == 403 => RIGHTS,
         Error::Api(status) if status.code == 401 => {
@@ -18,7 +18,7 @@ pub(super) fn cure(error: &Error) -> &'static str {
 }
 
 /// An error with its causes, each once.
-pub(super) fn words(error: &Error) -> String {
+pub(crate) fn words(error: &Error) -> String {
     if let Error::Api(status) = error {
         return format!("{} (HTTP {})", status.message, status.code);
     }

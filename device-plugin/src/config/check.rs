@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, Command};
 use ops::logs::LogArgs;
 
 use super::settings::{SETTINGS, Setting, Support};
-use super::{Config, ConfigError, DeviceIdStrategy, File, MigStrategy};
+use super::{AllocationPolicy, Config, ConfigError, DeviceIdStrategy, File, MigStrategy};
+use super::{answers, health, labels, per_node};
 
 /// The program's command line, made from the table of settings.
 pub fn arguments() -> Command {
@@ -26,14 +27,25 @@ pub fn arguments() -> Command {
 /// # Errors
 /// [`ConfigError`], naming the first thing that is wrong.
 pub fn load(flags: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-    let mut given = Given { values: BTreeMap::new() };
-    for setting in SETTINGS {
-        given.take_flag_or_env(setting, flags, &env);
-    }
-    let file = match given.text("config-file").map(PathBuf::from) {
-        Some(path) => File::read(&path)?,
-        None => File::default(),
-    };
+    let given = Given::of(flags, env);
+    let file = given.text("config-file").map(PathBuf::from);
+    check(given, file.as_deref())
+}
+
+/// The same, with this configuration file or none.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_chosen(
+    flags: &ArgMatches,
+    env: impl Fn(&str) -> Option<String>,
+    file: Option<&Path>,
+) -> Result<Config, ConfigError> {
+    check(Given::of(flags, env), file)
+}
+
+fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
+    let file = file.map(File::read).transpose()?.unwrap_or_default();
     for (key, text) in file.settings {
         given.values.entry(key).or_insert_with(|| Value { text, place: file.place.clone() });
     }
@@ -53,6 +65,14 @@ pub fn load(flags: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> Result<
             )?
             .unwrap_or(MigStrategy::None),
         fail_on_init_error: given.boolean("flags.failOnInitError")?.unwrap_or(true),
+        device_list_strategies: answers::device_list_strategies(&given)?,
+        cdi_annotation_prefix: given
+            .text("flags.plugin.cdiAnnotationPrefix")
+            .unwrap_or("cdi.k8s.io/")
+            .to_owned(),
+        extras: answers::extras(&given)?,
+        imex: answers::imex(&given)?,
+        cdi: answers::cdi(&given)?,
         device_id_strategy: given
             .one_of(
                 "flags.plugin.deviceIDStrategy",
@@ -62,16 +82,28 @@ pub fn load(flags: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> Result<
         pass_device_specs: given.boolean("flags.plugin.passDeviceSpecs")?.unwrap_or(false),
         dev_root: match given.text("flags.nvidiaDevRoot") {
             Some(_) => given.path("flags.nvidiaDevRoot", "/")?,
-            None => driver_root,
+            None => driver_root.clone(),
         },
+        driver_root,
         container_driver_root: given.path("flags.plugin.containerDriverRoot", "/driver-root")?,
+        names: file.names,
         time_slicing: file.time_slicing,
+        allocation_policy: given
+            .one_of(
+                "flags.plugin.sharedDevicesAllocationPolicy",
+                &[("distributed", AllocationPolicy::Distributed), ("packed", AllocationPolicy::Packed)],
+            )?
+            .unwrap_or_default(),
         kubelet_socket: given.path("kubelet-socket", "/var/lib/kubelet/device-plugins/kubelet.sock")?,
         pod_resources_socket: given.path("pod-resources-socket", kubelet_api::pod_resources::SOCKET)?,
         http_address: given.http_address()?,
         kubernetes,
         sysfs: given.path("sysfs-root", "/sys")?,
         procfs: given.path("procfs-root", "/proc")?,
+        health: health::read(&given)?,
+        dcgm_metrics: given.boolean("dcgm-metrics")?.unwrap_or(true),
+        labels: labels::read(&given, kubernetes)?,
+        per_node: per_node::read(&given, kubernetes)?,
     })
 }
 
@@ -82,19 +114,30 @@ struct Value {
 }
 
 /// What was given, by key.
-struct Given {
+pub(super) struct Given {
     values: BTreeMap<&'static str, Value>,
 }
 
 impl Given {
+    fn of(flags: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> Self {
+        let mut given = Self { values: BTreeMap::new() };
+        for setting in SETTINGS {
+            given.take_flag_or_env(setting, flags, &env);
+        }
+        given
+    }
+
     fn take_flag_or_env(
         &mut self,
         setting: &'static Setting,
         flags: &ArgMatches,
         env: &impl Fn(&str) -> Option<String>,
     ) {
-        let flag = (!setting.flag.is_empty()).then(|| flags.get_one::<String>(setting.flag)).flatten();
-        let from_flag = flag.map(|text| Value { text: text.clone(), place: format!("--{}", setting.flag) });
+        let flag = (!setting.flag.is_empty()).then(|| flags.get_many::<String>(setting.flag)).flatten();
+        let from_flag = flag.map(|texts| {
+            let text = texts.map(String::as_str).collect::<Vec<_>>().join(",");
+            Value { text, place: format!("--{}", setting.flag) }
+        });
         // An empty variable counts as none, as charts set what was left out.
         let from_env = || {
             setting.env.iter().find_map(|name| {
@@ -107,11 +150,11 @@ impl Given {
         }
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(|value| value.text.as_str())
     }
 
-    fn wrong(&self, key: &str, cure: impl Into<String>) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, cure: impl Into<String>) -> ConfigError {
         let (value, place) =
             self.values.get(key).map_or(("", ""), |value| (value.text.as_str(), value.place.as_str()));
         ConfigError::Value {
@@ -133,17 +176,13 @@ impl Given {
                 return Err(self.wrong(setting.key, cure));
             }
         }
-        // A list: NVIDIA's plugin does what each of them says.
-        let strategies = self.text("flags.plugin.deviceListStrategy").unwrap_or("envvar");
-        if strategies.split(',').any(|strategy| strategy.trim() != "envvar") {
-            let cure = match strategies.split(',').map(str::trim).find(|s| *s != "envvar").unwrap_or_default()
-            {
-                "volume-mounts" | "cdi-annotations" | "cdi-cri" => "it is not supported yet: use envvar",
-                _ => "use envvar",
-            };
-            return Err(self.wrong("flags.plugin.deviceListStrategy", cure));
-        }
         Ok(())
+    }
+
+    /// The texts of a list; none where nothing is given.
+    pub(super) fn list(&self, key: &str) -> Vec<&str> {
+        let texts = self.text(key).unwrap_or_default().split(',').map(str::trim);
+        texts.filter(|text| !text.is_empty()).collect()
     }
 
     fn one_of<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
@@ -156,12 +195,12 @@ impl Given {
         })
     }
 
-    fn boolean(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         let Some(text) = self.text(key) else { return Ok(None) };
         boolean(text).map(Some).ok_or_else(|| self.wrong(key, "use true or false"))
     }
 
-    fn path(&self, key: &str, default: &str) -> Result<PathBuf, ConfigError> {
+    pub(super) fn path(&self, key: &str, default: &str) -> Result<PathBuf, ConfigError> {
         let path = PathBuf::from(self.text(key).unwrap_or(default));
         if path.is_absolute() { Ok(path) } else { Err(self.wrong(key, "use an absolute path")) }
     }

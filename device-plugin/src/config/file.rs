@@ -7,33 +7,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use stowage_shared::contract::REPLICAS_MAX;
-use stowage_shared::resource::{NVIDIA_DOMAIN, ResourceName};
 
-use super::ConfigError;
+use super::names::ResourceNames;
 use super::settings::{SETTINGS, Setting};
+use super::sharing::TimeSlicing;
+use super::{ConfigError, names, sharing};
 
 /// The longest file that is read, in bytes; real ones have a few hundred.
 pub const CONFIG_FILE_MAX_BYTES: u64 = 1 << 20;
 
-/// How resources are shared by time-slicing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TimeSlicing {
-    /// Whether shared resources get `.shared` behind their name.
-    pub rename_by_default: bool,
-    /// Whether a container may ask for one share only.
-    pub fail_requests_greater_than_one: bool,
-    /// Into how many replicas each device of a resource is divided; 2 or more.
-    pub replicas: BTreeMap<ResourceName, u32>,
-}
-
-/// What the file says, its values not yet looked at, except for the sharing.
+/// What the file says, its values not yet looked at, except for names and sharing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct File {
     /// Where it lies, for messages.
     pub place: String,
     /// The settings that it holds, as text, by key.
     pub settings: BTreeMap<&'static str, String>,
+    /// `resources`.
+    pub names: ResourceNames,
     /// `sharing.timeSlicing`.
     pub time_slicing: Option<TimeSlicing>,
 }
@@ -76,8 +67,8 @@ impl File {
         for section in ["flags", "imex"] {
             file.settings_of(&at.key(section), root.get(section))?;
         }
-        check_resources(&at.key("resources"), root.get("resources"))?;
-        file.time_slicing = sharing(&at.key("sharing"), root.get("sharing"))?;
+        file.names = names::read(&at.key("resources"), root.get("resources"))?;
+        file.time_slicing = sharing::read(&at.key("sharing"), root.get("sharing"), &file.names)?;
         Ok(file)
     }
 
@@ -101,22 +92,22 @@ impl File {
 }
 
 /// Where in the file we are.
-struct At<'a> {
+pub(super) struct At<'a> {
     place: &'a str,
     path: String,
 }
 
 impl At<'_> {
-    fn key(&self, name: &str) -> Self {
+    pub(super) fn key(&self, name: &str) -> Self {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         Self { place: self.place, path }
     }
 
-    fn item(&self, index: usize) -> Self {
+    pub(super) fn item(&self, index: usize) -> Self {
         Self { place: self.place, path: format!("{}[{index}]", self.path) }
     }
 
-    fn wrong(&self, value: &Value, cure: &str) -> ConfigError {
+    pub(super) fn wrong(&self, value: &Value, cure: &str) -> ConfigError {
         ConfigError::Value {
             key: self.path.clone(),
             value: show(value),
@@ -126,7 +117,7 @@ impl At<'_> {
     }
 
     /// The keys that would be known beside this one.
-    fn siblings(&self) -> String {
+    pub(super) fn siblings(&self) -> String {
         let parent = self.path.rsplit_once('.').map_or("", |(parent, _)| parent);
         let mut names: Vec<&str> = SETTINGS
             .iter()
@@ -137,7 +128,7 @@ impl At<'_> {
         names.join(", ")
     }
 
-    fn only(&self, map: &Map<String, Value>, known: &[&str]) -> Result<(), ConfigError> {
+    pub(super) fn only(&self, map: &Map<String, Value>, known: &[&str]) -> Result<(), ConfigError> {
         match map.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             None => Ok(()),
             Some((name, value)) => {
@@ -147,7 +138,10 @@ impl At<'_> {
         }
     }
 
-    fn map<'v>(&self, value: Option<&'v Value>) -> Result<Option<&'v Map<String, Value>>, ConfigError> {
+    pub(super) fn map<'v>(
+        &self,
+        value: Option<&'v Value>,
+    ) -> Result<Option<&'v Map<String, Value>>, ConfigError> {
         match value {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
@@ -155,7 +149,7 @@ impl At<'_> {
         }
     }
 
-    fn list<'v>(&self, value: Option<&'v Value>) -> Result<&'v [Value], ConfigError> {
+    pub(super) fn list<'v>(&self, value: Option<&'v Value>) -> Result<&'v [Value], ConfigError> {
         match value {
             None | Some(Value::Null) => Ok(&[]),
             Some(Value::Array(list)) => Ok(list),
@@ -164,7 +158,7 @@ impl At<'_> {
     }
 
     /// A setting's value as text, as its flag would take it; a list of scalars with commas between.
-    fn scalar(&self, value: &Value) -> Result<Option<String>, ConfigError> {
+    pub(super) fn scalar(&self, value: &Value) -> Result<Option<String>, ConfigError> {
         match value {
             Value::Null => Ok(None),
             Value::String(text) => Ok(Some(text.clone())),
@@ -183,7 +177,7 @@ impl At<'_> {
         }
     }
 
-    fn boolean(&self, map: &Map<String, Value>, name: &str) -> Result<bool, ConfigError> {
+    pub(super) fn boolean(&self, map: &Map<String, Value>, name: &str) -> Result<bool, ConfigError> {
         match map.get(name) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -200,94 +194,4 @@ fn show(value: &Value) -> String {
         None => text,
         Some((at, _)) => format!("{}…", &text[..at]),
     }
-}
-
-/// `resources`: only the naming that NVIDIA's plugin has anyway. (It ignores any other with a warning.)
-fn check_resources(at: &At<'_>, value: Option<&Value>) -> Result<(), ConfigError> {
-    let Some(map) = at.map(value)? else { return Ok(()) };
-    at.only(map, &["gpus", "mig"])?;
-    for (section, want) in [("gpus", Some(("*", "gpu"))), ("mig", None)] {
-        let at = at.key(section);
-        for (index, item) in at.list(map.get(section))?.iter().enumerate() {
-            let text = |key| item.get(key).and_then(Value::as_str).unwrap_or_default();
-            let (pattern, name) = (text("pattern"), text("name"));
-            let name =
-                name.strip_prefix(NVIDIA_DOMAIN).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
-            let default = want == Some((pattern, name))
-                || (want.is_none()
-                    && !pattern.is_empty()
-                    && name == format!("mig-{}", pattern.replace('+', ".")));
-            if !default {
-                let cure = "renaming resources is not supported yet: leave it out, the names are nvidia.com/gpu and nvidia.com/mig-<profile>";
-                return Err(at.item(index).wrong(item, cure));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn sharing(at: &At<'_>, value: Option<&Value>) -> Result<Option<TimeSlicing>, ConfigError> {
-    let Some(map) = at.map(value)? else { return Ok(None) };
-    at.only(map, &["timeSlicing", "mps"])?;
-    if let Some(mps) = map.get("mps").filter(|mps| !mps.is_null()) {
-        let cure = "MPS is not supported yet: use sharing.timeSlicing, or leave it out";
-        return Err(at.key("mps").wrong(mps, cure));
-    }
-    let at = at.key("timeSlicing");
-    let Some(map) = at.map(map.get("timeSlicing"))? else { return Ok(None) };
-    at.only(map, &["renameByDefault", "failRequestsGreaterThanOne", "resources"])?;
-    let mut sharing = TimeSlicing {
-        rename_by_default: at.boolean(map, "renameByDefault")?,
-        fail_requests_greater_than_one: at.boolean(map, "failRequestsGreaterThanOne")?,
-        replicas: BTreeMap::new(),
-    };
-    let at = at.key("resources");
-    for (index, item) in at.list(map.get("resources"))?.iter().enumerate() {
-        let at = at.item(index);
-        let Some(map) = at.map(Some(item))? else { continue };
-        let (name, replicas) = shared_resource(&at, map, sharing.rename_by_default)?;
-        if sharing.replicas.insert(name, replicas).is_some() {
-            return Err(at.wrong(item, "this resource is there already: name each once"));
-        }
-    }
-    Ok(Some(sharing))
-}
-
-/// One entry of `sharing.timeSlicing.resources`.
-fn shared_resource(
-    at: &At<'_>,
-    map: &Map<String, Value>,
-    rename_by_default: bool,
-) -> Result<(ResourceName, u32), ConfigError> {
-    at.only(map, &["name", "rename", "devices", "replicas"])?;
-    let wrong = |key: &str, cure: &str| at.key(key).wrong(map.get(key).unwrap_or(&Value::Null), cure);
-
-    let text = map.get("name").and_then(Value::as_str).unwrap_or_default();
-    let full = if text.contains('/') { text.to_owned() } else { format!("{NVIDIA_DOMAIN}/{text}") };
-    let name: ResourceName = full
-        .parse()
-        .ok()
-        .filter(|_| ResourceName::is_standard_gpu(&full))
-        .ok_or_else(|| wrong("name", "use nvidia.com/gpu or nvidia.com/mig-<profile>"))?;
-
-    let replicas = map.get("replicas").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-    let replicas = replicas
-        .filter(|replicas| (2..=REPLICAS_MAX).contains(replicas))
-        .ok_or_else(|| wrong("replicas", &format!("use a whole number from 2 to {REPLICAS_MAX}")))?;
-
-    let rename = map.get("rename").and_then(Value::as_str).unwrap_or_default();
-    let default_rename =
-        rename_by_default && (rename == name.shared().as_str() || rename == name.shared().short());
-    if !(map.get("rename").is_none_or(Value::is_null) || rename.is_empty() || default_rename) {
-        return Err(wrong(
-            "rename",
-            "other names are not supported yet: leave it out and set renameByDefault",
-        ));
-    }
-    match map.get("devices") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(all)) if all == "all" => {}
-        Some(_) => return Err(wrong("devices", "sharing some of the devices is not supported yet: use all")),
-    }
-    Ok((name, replicas))
 }

@@ -3,18 +3,31 @@
 //! Flags come before the environment, that before NVIDIA's file, that before the defaults. [`Config`] cannot hold
 //! a wrong value; whoever gives one is told the key, the value, where it stands and what would be right.
 
+mod answers;
 mod check;
 mod file;
+mod health;
+mod labels;
+mod names;
+mod per_node;
 pub mod settings;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use check::{arguments, load};
-pub use file::{CONFIG_FILE_MAX_BYTES, File, TimeSlicing};
+pub use answers::{CdiConfig, CdiFeature, DeviceListStrategy, Extra, Imex};
+pub use check::{arguments, load, load_chosen};
+pub use file::{CONFIG_FILE_MAX_BYTES, File};
+pub use health::HealthConfig;
+pub use labels::{LabelConfig, LabelTarget};
+pub use names::{NamePattern, ResourceNames};
+pub use per_node::{ChoiceError, Fallback, PerNode};
+pub use sharing::{AllocationPolicy, SharedDevices, SharedResource, TimeSlicing};
 
 /// How MIG devices are offered; NVIDIA's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +40,7 @@ pub enum MigStrategy {
     Mixed,
 }
 
-/// What `NVIDIA_VISIBLE_DEVICES` lists.
+/// What names a device, in `NVIDIA_VISIBLE_DEVICES` and everywhere else that containers are told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceIdStrategy {
     /// UUIDs.
@@ -45,16 +58,32 @@ pub struct Config {
     pub mig_strategy: MigStrategy,
     /// Whether a node without a working NVML ends the program.
     pub fail_on_init_error: bool,
-    /// What `NVIDIA_VISIBLE_DEVICES` lists.
+    /// How containers are told their devices; at least one way.
+    pub device_list_strategies: BTreeSet<DeviceListStrategy>,
+    /// What names the devices there.
     pub device_id_strategy: DeviceIdStrategy,
+    /// What stands before the name of a CDI annotation's key.
+    pub cdi_annotation_prefix: String,
+    /// What containers with GPUs get besides.
+    pub extras: BTreeSet<Extra>,
+    /// Which IMEX channels they get.
+    pub imex: Imex,
+    /// How CDI specs are made, where a strategy uses them.
+    pub cdi: CdiConfig,
+    /// Where the host has the NVIDIA driver.
+    pub driver_root: PathBuf,
     /// Whether `Allocate` names device nodes.
     pub pass_device_specs: bool,
     /// Where the host has `dev/nvidia*`.
     pub dev_root: PathBuf,
     /// Where this program sees the driver root.
     pub container_driver_root: PathBuf,
+    /// Names other than the usual ones.
+    pub names: ResourceNames,
     /// Which resources are shared.
     pub time_slicing: Option<TimeSlicing>,
+    /// Which shares are handed out first, where no plan says.
+    pub allocation_policy: AllocationPolicy,
     /// Where the kubelet takes registrations.
     pub kubelet_socket: PathBuf,
     /// Where the kubelet tells who holds what.
@@ -67,6 +96,14 @@ pub struct Config {
     pub sysfs: PathBuf,
     /// Where procfs is: `/proc`.
     pub procfs: PathBuf,
+    /// How the GPUs' health is judged.
+    pub health: HealthConfig,
+    /// Whether the GPUs' metrics are told under `dcgm-exporter`'s names.
+    pub dcgm_metrics: bool,
+    /// How the node is labelled; `None` where it is not.
+    pub labels: Option<LabelConfig>,
+    /// Where each node's own configuration comes from; `None` where there is one for all.
+    pub per_node: Option<PerNode>,
 }
 
 /// Why a configuration is not used.

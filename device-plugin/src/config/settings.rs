@@ -5,6 +5,8 @@
 //! where it has the setting; what it has and we have not is in the table too, with the values that ask for
 //! nothing: anything else is refused, never ignored.
 
+use super::{health, labels, per_node};
+
 /// What becomes of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
@@ -21,6 +23,17 @@ pub enum Support {
     Inert,
 }
 
+/// What a setting's values look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One text.
+    Text,
+    /// `true` or `false`; the flag alone, without a value, means `true`.
+    Switch,
+    /// Texts with commas between; the flag may be given several times.
+    List,
+}
+
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -34,8 +47,8 @@ pub struct Setting {
     pub alias: Option<&'static str>,
     /// Environment names; the first that is set and not empty counts.
     pub env: &'static [&'static str],
-    /// Whether the flag alone, without a value, means `true`.
-    pub is_switch: bool,
+    /// What its values look like.
+    pub kind: Kind,
     /// The default, as `--help` shows it.
     pub default: &'static str,
     /// What it does.
@@ -50,14 +63,14 @@ const BASE: Setting = Setting {
     flag: "",
     alias: None,
     env: &[],
-    is_switch: false,
+    kind: Kind::Text,
     default: "",
     help: "",
     support: Support::Used,
 };
 
 /// A setting of our own, or of NVIDIA's that no file may hold.
-const fn outside(
+pub(super) const fn outside(
     flag: &'static str,
     env: &'static [&'static str],
     default: &'static str,
@@ -67,7 +80,7 @@ const fn outside(
 }
 
 /// A setting of NVIDIA's that is used.
-const fn nvidia(
+pub(super) const fn nvidia(
     key: &'static str,
     flag: &'static str,
     env: &'static [&'static str],
@@ -93,8 +106,9 @@ const fn inert(key: &'static str, flag: &'static str, env: &'static [&'static st
     Setting { key, flag, env, support: Support::Inert, ..BASE }
 }
 
-const GFD: &str =
-    "it is for GPU feature discovery, which Stowage does not bring: keep it in a file of its own";
+const ONESHOT: &str =
+    "this program labels the node for as long as it runs: use sleepInterval: infinite to label it once";
+const OUTPUT_FILE: &str = "labels go to the API server, so nothing needs such a file: leave it out";
 const NEVER: &[&str] = &["false"];
 
 /// All of them. `log-format` and `log-level` come from `stowage-ops`.
@@ -109,7 +123,7 @@ pub const SETTINGS: &[Setting] = &[
         "How MIG devices are offered: none, single or mixed",
     ),
     Setting {
-        is_switch: true,
+        kind: Kind::Switch,
         ..nvidia(
             "flags.failOnInitError",
             "fail-on-init-error",
@@ -149,7 +163,7 @@ pub const SETTINGS: &[Setting] = &[
         )
     },
     Setting {
-        is_switch: true,
+        kind: Kind::Switch,
         ..nvidia(
             "flags.plugin.passDeviceSpecs",
             "pass-device-specs",
@@ -158,19 +172,22 @@ pub const SETTINGS: &[Setting] = &[
             "Whether Allocate names the device nodes too; wanted with the static CPU manager",
         )
     },
-    nvidia(
-        "flags.plugin.deviceListStrategy",
-        "device-list-strategy",
-        &["DEVICE_LIST_STRATEGY"],
-        "envvar",
-        "How containers are told their devices; only envvar so far",
-    ),
+    Setting {
+        kind: Kind::List,
+        ..nvidia(
+            "flags.plugin.deviceListStrategy",
+            "device-list-strategy",
+            &["DEVICE_LIST_STRATEGY"],
+            "envvar",
+            "How containers are told their devices: one or more of envvar, volume-mounts, cdi-annotations and cdi-cri",
+        )
+    },
     nvidia(
         "flags.plugin.deviceIDStrategy",
         "device-id-strategy",
         &["DEVICE_ID_STRATEGY"],
         "uuid",
-        "What NVIDIA_VISIBLE_DEVICES lists: uuid or index",
+        "What names a device to containers: uuid or index",
     ),
     outside(
         "kubelet-socket",
@@ -203,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
         "Where this program sees the host's procfs: driver/nvidia-caps tells the device nodes of MIG devices",
     ),
     Setting {
-        is_switch: true,
+        kind: Kind::Switch,
         ..outside(
             "kubernetes",
             &["USE_KUBERNETES"],
@@ -211,33 +228,69 @@ pub const SETTINGS: &[Setting] = &[
             "Whether to talk to the API server; without it there are no plans and no GpuNode",
         )
     },
-    not_yet(
+    nvidia(
         "flags.plugin.sharedDevicesAllocationPolicy",
         "shared-devices-allocation-policy",
         &["SHARED_DEVICES_ALLOCATION_POLICY"],
-        &["packed"],
-        "Stowage always packs shares: use packed, or leave it out",
+        "distributed",
+        "Which GPU's shares go first to pods without a plan: distributed or packed",
     ),
-    not_yet(
-        "flags.gdrcopyEnabled",
-        "gdrcopy-enabled",
-        &["GDRCOPY_ENABLED"],
-        NEVER,
-        "GDRCopy is not supported yet: set it to false or leave it out",
-    ),
-    not_yet(
-        "flags.gdsEnabled",
-        "gds-enabled",
-        &["GDS_ENABLED"],
-        NEVER,
-        "GPUDirect Storage is not supported yet: set it to false or leave it out",
-    ),
-    not_yet(
-        "flags.mofedEnabled",
-        "mofed-enabled",
-        &["MOFED_ENABLED"],
-        NEVER,
-        "MOFED is not supported yet: set it to false or leave it out",
+    Setting {
+        kind: Kind::Switch,
+        ..nvidia(
+            "flags.gdrcopyEnabled",
+            "gdrcopy-enabled",
+            &["GDRCOPY_ENABLED"],
+            "false",
+            "Whether containers with GPUs get GDRCopy",
+        )
+    },
+    Setting {
+        kind: Kind::Switch,
+        ..nvidia(
+            "flags.gdsEnabled",
+            "gds-enabled",
+            &["GDS_ENABLED"],
+            "false",
+            "Whether containers with GPUs get GPUDirect Storage",
+        )
+    },
+    Setting {
+        kind: Kind::Switch,
+        ..nvidia(
+            "flags.mofedEnabled",
+            "mofed-enabled",
+            &["MOFED_ENABLED"],
+            "false",
+            "Whether containers with GPUs get the devices of Mellanox's OFED",
+        )
+    },
+    Setting {
+        kind: Kind::List,
+        ..nvidia(
+            "imex.channelIDs",
+            "imex-channel-ids",
+            &["IMEX_CHANNEL_IDS"],
+            "",
+            "IMEX channels that containers with GPUs get: none, or 0",
+        )
+    },
+    Setting {
+        kind: Kind::Switch,
+        ..nvidia(
+            "imex.required",
+            "imex-required",
+            &["IMEX_REQUIRED"],
+            "false",
+            "Whether a node without these IMEX channels ends the program; else they are left out there",
+        )
+    },
+    nvidia(
+        "flags.plugin.cdiAnnotationPrefix",
+        "cdi-annotation-prefix",
+        &["CDI_ANNOTATION_PREFIX"],
+        "cdi.k8s.io/",
+        "What the keys of CDI annotations begin with",
     ),
     not_yet(
         "flags.deviceDiscoveryStrategy",
@@ -246,50 +299,68 @@ pub const SETTINGS: &[Setting] = &[
         &["auto", "nvml"],
         "only NVML finds devices here: use auto or nvml, or leave it out",
     ),
-    not_yet(
-        "imex.channelIDs",
-        "imex-channel-ids",
-        &["IMEX_CHANNEL_IDS"],
-        &["[]"],
-        "IMEX channels are not supported yet: leave it empty",
-    ),
-    not_yet(
-        "imex.required",
-        "imex-required",
-        &["IMEX_REQUIRED"],
-        NEVER,
-        "IMEX channels are not supported yet: set it to false or leave it out",
-    ),
+    health::DISABLE,
+    health::ENABLE,
+    health::CLASSES,
+    health::QUIET,
+    health::PERIOD,
+    health::CALL_LIMIT,
     Setting {
-        in_file: false,
-        ..not_yet(
-            "DP_ENABLE_HEALTHCHECKS",
-            "",
-            &["DP_ENABLE_HEALTHCHECKS"],
-            &[],
-            "health checks by XID are not supported yet: unset it",
+        kind: Kind::Switch,
+        ..outside(
+            "dcgm-metrics",
+            &["DCGM_METRICS"],
+            "true",
+            "Whether the GPUs' metrics are told under dcgm-exporter's names; switch it off where that runs too",
         )
     },
-    // Nothing is checked so far, so whatever it disables is disabled.
-    Setting { in_file: false, ..inert("DP_DISABLE_HEALTHCHECKS", "", &["DP_DISABLE_HEALTHCHECKS"]) },
-    not_yet("flags.useNodeFeatureAPI", "", &[], NEVER, GFD),
-    not_yet("flags.gfd.oneshot", "", &[], NEVER, GFD),
-    not_yet("flags.gfd.noTimestamp", "", &[], NEVER, GFD),
-    not_yet("flags.gfd.sleepInterval", "", &[], &["60s", "1m", "1m0s"], GFD),
-    not_yet("flags.gfd.outputFile", "", &[], &["/etc/kubernetes/node-feature-discovery/features.d/gfd"], GFD),
-    not_yet("flags.gfd.machineTypeFile", "", &[], &["/sys/class/dmi/id/product_name"], GFD),
+    per_node::FOLDER,
+    per_node::LABEL,
+    per_node::DEFAULT,
+    per_node::FALLBACKS,
+    labels::LABEL_NODE,
+    labels::USE_NODE_FEATURE_API,
+    labels::NO_TIMESTAMP,
+    labels::SLEEP_INTERVAL,
+    labels::MACHINE_TYPE_FILE,
+    not_yet("flags.gfd.oneshot", "", &["GFD_ONESHOT"], NEVER, ONESHOT),
+    not_yet(
+        "flags.gfd.outputFile",
+        "",
+        &["GFD_OUTPUT_FILE"],
+        &["/etc/kubernetes/node-feature-discovery/features.d/gfd"],
+        OUTPUT_FILE,
+    ),
     inert("flags.mpsRoot", "mps-root", &["MPS_ROOT"]),
-    inert("flags.plugin.cdiAnnotationPrefix", "cdi-annotation-prefix", &["CDI_ANNOTATION_PREFIX"]),
     Setting {
         alias: Some("nvidia-ctk-path"),
-        ..inert(
+        ..nvidia(
             "flags.plugin.nvidiaCTKPath",
             "nvidia-cdi-hook-path",
             &["NVIDIA_CDI_HOOK_PATH", "NVIDIA_CTK_PATH"],
+            "/usr/bin/nvidia-ctk",
+            "Where the host has nvidia-ctk or nvidia-cdi-hook, whose hooks CDI specs use; the default only if it is there",
         )
     },
-    Setting { in_file: false, ..inert("cdi-feature-flags", "cdi-feature-flags", &["CDI_FEATURE_FLAGS"]) },
-    Setting { in_file: false, ..inert("cdi-disable-hooks", "cdi-disable-hooks", &["CDI_DISABLE_HOOKS"]) },
+    Setting {
+        kind: Kind::List,
+        ..outside(
+            "cdi-feature-flags",
+            &["CDI_FEATURE_FLAGS"],
+            "",
+            "What is done otherwise in CDI specs; NVIDIA's words",
+        )
+    },
+    Setting {
+        kind: Kind::List,
+        ..outside(
+            "cdi-disable-hooks",
+            &["CDI_DISABLE_HOOKS"],
+            "",
+            "Hooks that CDI specs leave out; all for all of them",
+        )
+    },
+    outside("cdi-root", &["CDI_ROOT"], "/var/run/cdi", "Where the container runtime reads CDI specs"),
 ];
 
 impl Setting {
@@ -308,17 +379,17 @@ impl Setting {
         if !self.default.is_empty() {
             help.push_str(&format!(" [default: {}]", self.default));
         }
-        let switch = self.is_switch || matches!(self.support, Support::NotYet { neutral: NEVER, .. });
+        let value = if self.kind == Kind::Switch { "BOOL" } else { "VALUE" };
         let arg = clap::Arg::new(self.flag)
             .long(self.flag)
             .visible_aliases(self.alias)
-            .value_name(if switch { "BOOL" } else { "VALUE" })
+            .value_name(value)
             .help(help)
             .hide(self.support != Support::Used);
-        Some(if switch {
-            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-        } else {
-            arg
+        Some(match self.kind {
+            Kind::Text => arg,
+            Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            Kind::List => arg.action(clap::ArgAction::Append),
         })
     }
 }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use super::*;
 
@@ -40,6 +41,9 @@ fn nothing_given_means_nvidias_defaults() {
     assert_eq!(config.kubelet_socket.to_str(), Some("/var/lib/kubelet/device-plugins/kubelet.sock"));
     assert_eq!(config.http_address.to_string(), "0.0.0.0:9410");
     assert_eq!(config.time_slicing, None);
+    assert_eq!(config.allocation_policy, AllocationPolicy::Distributed);
+    assert_eq!(config.cdi.folder.to_str(), Some("/var/run/cdi"));
+    assert_eq!(config.cdi.hook.to_str(), Some("/usr/bin/nvidia-ctk"));
 }
 
 #[test]
@@ -96,12 +100,52 @@ sharing:
     failRequestsGreaterThanOne: true
     resources:
       - {name: nvidia.com/gpu, replicas: 4}
-      - {name: mig-1g.5gb, replicas: 2, devices: all, rename: nvidia.com/mig-1g.5gb.shared}
+      - {name: mig-1g.5gb, replicas: 2, devices: [0, '1:0', GPU-4cf8db2d], rename: small}
+      - {name: mig-2g.10gb, replicas: 3, devices: 5, rename: mig-2g.10gb}
 ";
     let sharing = config(&[], &[], file).unwrap().time_slicing.unwrap();
-    assert!(sharing.rename_by_default && sharing.fail_requests_greater_than_one);
-    let replicas: Vec<_> = sharing.replicas.iter().map(|(name, n)| (name.as_str(), *n)).collect();
-    assert_eq!(replicas, [("nvidia.com/gpu", 4), ("nvidia.com/mig-1g.5gb", 2)]);
+    assert!(sharing.fail_requests_greater_than_one && !sharing.distinct_gpus);
+    let line = |shared: &SharedResource| {
+        let rename = shared.rename.as_ref().map_or("-", |rename| rename.as_str());
+        format!("{} x{} of {:?} as {rename}", shared.name, shared.replicas, shared.devices)
+    };
+    assert_eq!(
+        sharing.resources.iter().map(line).collect::<Vec<_>>(),
+        [
+            "nvidia.com/gpu x4 of All as nvidia.com/gpu.shared",
+            r#"nvidia.com/mig-1g.5gb x2 of List(["0", "1:0", "GPU-4cf8db2d"]) as nvidia.com/small"#,
+            "nvidia.com/mig-2g.10gb x3 of Count(5) as -",
+        ]
+    );
+}
+
+#[test]
+fn device_list_strategies_are_one_or_several() {
+    use DeviceListStrategy::{CdiAnnotations, CdiCri, EnvVar, VolumeMounts};
+    let strategies = |flags: &[&str], env: &[&str], file: &str| {
+        config(flags, env, file).unwrap().device_list_strategies.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(strategies(&[], &[], ""), [EnvVar]);
+    assert_eq!(strategies(&[], &["DEVICE_LIST_STRATEGY=envvar, cdi-cri"], ""), [EnvVar, CdiCri]);
+    let twice = ["--device-list-strategy=volume-mounts", "--device-list-strategy=cdi-annotations"];
+    assert_eq!(strategies(&twice, &[], ""), [VolumeMounts, CdiAnnotations]);
+    assert_eq!(strategies(&[], &[], "flags: {plugin: {deviceListStrategy: volume-mounts}}"), [VolumeMounts]);
+    assert_eq!(
+        strategies(&[], &[], "flags: {plugin: {deviceListStrategy: [cdi-cri, envvar]}}"),
+        [EnvVar, CdiCri]
+    );
+}
+
+#[test]
+fn extras_and_imex_channels_are_read_from_wherever_they_stand() {
+    let both = config(&["--gds-enabled"], &["MOFED_ENABLED=true"], "imex: {channelIDs: [0], required: true}")
+        .unwrap();
+    assert_eq!(both.extras, [Extra::Gds, Extra::Mofed].into());
+    assert_eq!(both.imex, Imex { channels: vec![0], required: true });
+    let none =
+        config(&["--imex-channel-ids="], &[], "imex: {channelIDs: [0]}\nflags: {gdrcopyEnabled: true}")
+            .unwrap();
+    assert_eq!((none.imex.channels, none.extras), (vec![], [Extra::GdrCopy].into()));
 }
 
 #[test]
@@ -134,11 +178,32 @@ fn a_wrong_value_says_key_value_place_and_cure() {
         (&[], &[], "flags: {plugin: {deviceIDStrategy: name}}", "use uuid or index"),
         (
             &[],
-            &["DEVICE_LIST_STRATEGY=cdi-cri"],
+            &["DEVICE_LIST_STRATEGY=cdi"],
             "",
-            r#"flags.plugin.deviceListStrategy is "cdi-cri" (environment variable DEVICE_LIST_STRATEGY): it is not supported yet: use envvar"#,
+            r#"flags.plugin.deviceListStrategy is "cdi" (environment variable DEVICE_LIST_STRATEGY): use envvar, volume-mounts, cdi-annotations or cdi-cri, or several with commas between"#,
         ),
         (&["--device-list-strategy=envvar,what"], &[], "", "use envvar"),
+        (&["--device-list-strategy="], &[], "", "name at least one"),
+        (&["--shared-devices-allocation-policy=pack"], &[], "", "use distributed or packed"),
+        (
+            &["--cdi-feature-flags=x"],
+            &[],
+            "",
+            "x is not known here: use some of enable-explicit-driver-libraries, ",
+        ),
+        (
+            &[],
+            &["CDI_DISABLE_HOOKS=chmod,x"],
+            "",
+            "x is no hook: use some of all, update-application-profile, ",
+        ),
+        (&["--cdi-root=cdi"], &[], "", "use an absolute path"),
+        (
+            &[],
+            &[],
+            "imex: {channelIDs: [0, 1]}",
+            r#"imex.channelIDs is "0,1" (FILE): use 0, or leave it empty"#,
+        ),
         (
             &["--kubelet-socket", "kubelet.sock"],
             &[],
@@ -194,43 +259,47 @@ fn an_unknown_key_is_refused_with_those_that_are_known() {
 #[test]
 fn what_nvidia_has_and_we_have_not_is_refused_wherever_it_stands() {
     for (flags, env, file, want) in [
-        (
-            &["--gds-enabled"][..],
-            &[][..],
-            "",
-            r#"flags.gdsEnabled is "true" (--gds-enabled): GPUDirect Storage is not supported yet"#,
-        ),
-        (&[], &["MOFED_ENABLED=true"], "", "flags.mofedEnabled"),
-        (
-            &[],
-            &[],
-            "flags: {gdrcopyEnabled: true}",
-            r#"flags.gdrcopyEnabled is "true" (FILE): GDRCopy is not supported yet"#,
-        ),
-        (&[], &["DEVICE_DISCOVERY_STRATEGY=tegra"], "", "only NVML finds devices here"),
-        (&[], &["DP_ENABLE_HEALTHCHECKS=94"], "", "health checks by XID are not supported yet"),
-        (
-            &[],
-            &[],
-            "imex: {channelIDs: [0], required: true}",
-            r#"imex.channelIDs is "0" (FILE): IMEX channels are not supported yet"#,
-        ),
-        (&[], &[], "flags: {gfd: {oneshot: true}}", "it is for GPU feature discovery"),
-        (
-            &[],
-            &[],
-            "flags: {plugin: {sharedDevicesAllocationPolicy: distributed}}",
-            "Stowage always packs shares: use packed",
-        ),
+        (&[][..], &["DEVICE_DISCOVERY_STRATEGY=tegra"][..], "", "only NVML finds devices here"),
+        (&[], &[], "flags: {gfd: {oneshot: true}}", "use sleepInterval: infinite"),
         (
             &[],
             &[],
             "sharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 2}]}}",
             "MPS is not supported yet: use sharing.timeSlicing",
         ),
-        (&[], &[], "resources: {gpus: [{pattern: '*A100*', name: a100}]}", "resources.gpus[0] is"),
     ] {
         refused(flags, env, file, want);
+    }
+}
+
+#[test]
+fn resources_are_named_as_the_file_says() {
+    let file = "
+resources:
+  gpus: [{pattern: '*A100*', name: a100}]
+  mig: [{pattern: '1g.*', name: nvidia.com/small}]
+sharing: {timeSlicing: {resources: [{name: a100, replicas: 2}]}}
+";
+    let config = config(&[], &[], file).unwrap();
+    let named =
+        |patterns: &[NamePattern], text: &str| ResourceNames::of(patterns, text).map(ToString::to_string);
+    let names = &config.names;
+    assert_eq!(named(&names.gpus, "NVIDIA A100-SXM4-40GB").as_deref(), Some("nvidia.com/a100"));
+    assert_eq!(named(&names.gpus, "NVIDIA L4"), None);
+    assert_eq!(named(&names.mig, "1g.5gb+me").as_deref(), Some("nvidia.com/small"));
+    for (file, want) in [
+        (
+            "resources: {gpus: [{pattern: '*'}]}",
+            "resources.gpus[0].name is null (FILE): a text is wanted here",
+        ),
+        (
+            "resources: {gpus: [{pattern: '*', name: amd.com/gpu}]}",
+            "resources.gpus[0].name is \"amd.com/gpu\"",
+        ),
+        ("resources: {mig: [x]}", "resources.mig[0] is \"x\" (FILE): a map of keys is wanted here"),
+        ("resources: {mig: [{pattern: x, name: y, z: 1}]}", "resources.mig[0].z is 1 (FILE): no such key"),
+    ] {
+        refused(&[], &[], file, want);
     }
 }
 
@@ -243,18 +312,24 @@ fn impossible_sharing_is_refused() {
         ("{name: nvidia.com/gpu, replicas: -1}", "replicas is -1"),
         (
             "{name: amd.com/gpu, replicas: 2}",
-            r#"name is "amd.com/gpu" (FILE): use nvidia.com/gpu or nvidia.com/mig-<profile>"#,
+            r#"name is "amd.com/gpu" (FILE): use nvidia.com/gpu, nvidia.com/mig-<profile>, or a name given in resources"#,
         ),
         ("{replicas: 2}", "name is null"),
         (
-            "{name: nvidia.com/gpu, replicas: 2, rename: nvidia.com/quick}",
-            "other names are not supported yet",
+            "{name: nvidia.com/gpu, replicas: 2, rename: Quick}",
+            "rename is \"Quick\" (FILE): use a resource name",
         ),
         (
-            "{name: nvidia.com/gpu, replicas: 2, devices: [0]}",
-            "devices is [0] (FILE): sharing some of the devices",
+            "{name: nvidia.com/gpu, replicas: 2, devices: 0}",
+            "devices is 0 (FILE): use all, a number of devices, or a list",
         ),
-        ("{name: nvidia.com/gpu, replicas: 2}, {name: gpu, replicas: 3}", "name each once"),
+        ("{name: nvidia.com/gpu, replicas: 2, devices: [first]}", "devices is [\"first\"]"),
+        ("{name: nvidia.com/gpu, replicas: 2, devices: []}", "devices is []"),
+        ("{name: nvidia.com/gpus, replicas: 2}", "name is \"nvidia.com/gpus\""),
+        (
+            "{name: nvidia.com/gpu, replicas: 2}, {name: gpu, replicas: 3}",
+            "an entry before shares all devices of this resource",
+        ),
     ] {
         refused(&[], &[], &file(entry), want);
     }
@@ -285,4 +360,32 @@ fn a_file_that_is_missing_or_far_too_long_is_named() {
     let path = folder.path().join("long.yaml");
     fs::write(&path, vec![b' '; 1 + CONFIG_FILE_MAX_BYTES as usize]).unwrap();
     assert!(load(path.to_str().unwrap()).contains("is it the right file?"));
+}
+
+#[test]
+fn health_is_configured_by_nvidias_names_and_ours() {
+    let health = |flags: &[&str], env: &[&str]| config(flags, env, "").unwrap().health;
+    let usual = health(&[], &[]);
+    assert_eq!((usual.period, usual.call_limit), (Duration::from_secs(5), Duration::from_secs(10)));
+    assert!(usual.rules.counts(79) && !usual.rules.counts(13) && usual.rules.memory_counts());
+    let told = health(
+        &[
+            "--nvml-period=1m",
+            "--nvml-call-limit=500ms",
+            "--xid-classes=79=information",
+            "--xid-classes=31=fatal",
+        ],
+        &["DP_ENABLE_HEALTHCHECKS=13", "HEALTH_QUIET_TIME=2s"],
+    );
+    assert_eq!((told.period, told.call_limit), (Duration::from_secs(60), Duration::from_millis(500)));
+    assert_eq!(told.rules.quiet, Duration::from_secs(2));
+    assert_eq!([79, 13, 31].map(|xid| told.rules.counts(xid)), [false, true, true]);
+    refused(
+        &[],
+        &["DP_DISABLE_HEALTHCHECKS=xid"],
+        "",
+        "\"xid\" is neither all, xids nor the number of an XID",
+    );
+    refused(&["--xid-classes=79"], &[], "", "\"79\" is no class of an XID: write 74=contained");
+    refused(&["--nvml-period=1ms"], &[], "", "use a time from 100ms to 1h, such as 10s");
 }

@@ -3,7 +3,7 @@
 //! Pure: a [`Reading`] and the rules go in, an [`Inventory`] comes out. It changes only with a new reading, so
 //! everybody else holds it in an `Arc`, and `Allocate` is a look-up in it.
 
-mod devices;
+mod health;
 mod offers;
 #[cfg(test)]
 mod tests;
@@ -11,25 +11,49 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use stowage_shared::gpu::{Gpu, GpuKindError, Offer};
+use stowage_shared::device_id::DeviceId;
+use stowage_shared::gpu::{Gpu, GpuKindError, Offer, locate};
 use stowage_shared::gpu_node::{GeometryStatus, ProfileStatus};
 use stowage_shared::mig::ProfileName;
 use stowage_shared::resource::ResourceName;
 
-use crate::config::{MigStrategy, TimeSlicing};
+use crate::config::{AllocationPolicy, Config, MigStrategy, ResourceNames, TimeSlicing};
 use crate::nvml::{GpuReading, Reading};
 
-pub use devices::{
-    AnswerRules, DeviceSpecRules, MigMinors, MigMinorsError, UnknownDevice, allocate_response,
-};
+pub use health::Judge;
 
 /// How NVML's GPUs become offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferRules {
     /// How MIG devices are offered.
     pub mig_strategy: MigStrategy,
+    /// Names other than the usual ones.
+    pub names: ResourceNames,
     /// Which resources are shared.
     pub time_slicing: Option<TimeSlicing>,
+    /// Which shares are handed out first.
+    pub allocation_policy: AllocationPolicy,
+}
+
+/// Which shares of a resource one container gets, where no plan says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShareRules {
+    /// Which GPU is taken first.
+    pub policy: AllocationPolicy,
+    /// Whether they must be of different GPUs or MIG devices.
+    pub distinct_gpus: bool,
+}
+
+impl OfferRules {
+    /// The rules of a configuration.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            mig_strategy: config.mig_strategy,
+            names: config.names.clone(),
+            time_slicing: config.time_slicing.clone(),
+            allocation_policy: config.allocation_policy,
+        }
+    }
 }
 
 /// Why the GPUs of this node cannot be offered as configured.
@@ -90,6 +114,10 @@ pub struct PartDetail {
     pub minor: u32,
     /// GPU instance and compute instance of a MIG device.
     pub instances: Option<(u32, u32)>,
+    /// Where its GPU is on the PCI bus, as NVML writes it.
+    pub bus_id: String,
+    /// Whether it can render: a whole GPU, or a MIG device that was made for it (`+gfx`).
+    pub has_graphics: bool,
 }
 
 /// What this node offers.
@@ -98,8 +126,12 @@ pub struct Inventory {
     gpus: Vec<Arc<Gpu>>,
     geometries: Vec<GeometryStatus>,
     parts: HashMap<String, PartDetail>,
-    shared: BTreeSet<ResourceName>,
+    share_rules: ShareRules,
     remarks: Vec<String>,
+    /// Why parts must not be handed out, by UUID.
+    sick: BTreeMap<String, String>,
+    /// Why it is not known how the GPUs are.
+    unknown: Option<String>,
 }
 
 impl Inventory {
@@ -109,6 +141,12 @@ impl Inventory {
     /// [`OfferError`], where the strategy does not fit how the GPUs are cut.
     pub fn build(reading: &Reading, rules: &OfferRules) -> Result<Self, OfferError> {
         offers::build(reading, rules)
+    }
+
+    /// These GPUs, whatever a machine has.
+    #[cfg(test)]
+    pub(crate) fn of_gpus(gpus: Vec<Gpu>) -> Self {
+        Self { gpus: gpus.into_iter().map(Arc::new).collect(), ..Self::default() }
     }
 
     /// The GPUs, by index.
@@ -133,7 +171,7 @@ impl Inventory {
             for (offer, Offer { resource, .. }) in gpu.kind.offers().iter().enumerate() {
                 let listed = gpu.device_ids(offer).map(|id| ListedDevice {
                     id: id.to_string(),
-                    healthy: gpu.unhealthy.is_none(),
+                    healthy: self.is_well(gpu, offer),
                     numa_node: gpu.numa_node,
                 });
                 devices.entry(resource.clone()).or_default().extend(listed);
@@ -142,9 +180,34 @@ impl Inventory {
         devices
     }
 
-    /// Whether a resource's devices are shares.
-    pub fn is_shared(&self, resource: &ResourceName) -> bool {
-        self.shared.contains(resource)
+    /// Whether a resource is made of GPUs: by its name alone, or because this node offers some under it.
+    pub fn is_gpu(&self, name: &str) -> bool {
+        let offers = || self.gpus.iter().flat_map(|gpu| gpu.kind.offers());
+        ResourceName::is_standard_gpu(name) || offers().any(|offer| offer.resource.as_str() == name)
+    }
+
+    /// Which shares go together.
+    pub fn share_rules(&self) -> ShareRules {
+        self.share_rules
+    }
+
+    /// The part of which these devices are two shares or more, if there is one.
+    pub fn same_part_twice(&self, resource: &ResourceName, ids: &[String]) -> Option<String> {
+        let mut seen = BTreeSet::new();
+        let shares = ids.iter().filter(|id| self.is_share(resource, id)).filter_map(|id| id.parse().ok());
+        shares.map(|id: DeviceId| id.part().to_owned()).find(|part| !seen.insert(part.clone()))
+    }
+
+    /// Whether a device is a share.
+    pub fn is_share(&self, resource: &ResourceName, id: &str) -> bool {
+        let gpus = || self.gpus.iter().map(|gpu| &**gpu);
+        let place = id.parse().ok().and_then(|id| locate(gpus(), resource, &id));
+        place.is_some_and(|(gpu, offer)| self.gpus[gpu].kind.offers()[offer].replicas.is_some())
+    }
+
+    /// What `Allocate` must know of every part, by UUID, in no order.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &PartDetail)> {
+        self.parts.iter().map(|(uuid, detail)| (uuid.as_str(), detail))
     }
 
     /// What `Allocate` must know of a part.

@@ -1,6 +1,6 @@
 //! NVIDIA's strategies: under which names a node's GPUs and MIG devices are offered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use stowage_shared::device_id::DeviceId;
@@ -8,8 +8,8 @@ use stowage_shared::gpu::{Gpu, GpuKind, Offer, Part};
 use stowage_shared::gpu_node::GeometryStatus;
 use stowage_shared::resource::ResourceName;
 
-use super::{Inventory, OfferError, OfferRules, PartDetail, geometry_status};
-use crate::config::{MigStrategy, TimeSlicing};
+use super::{Inventory, OfferError, OfferRules, PartDetail, ShareRules, geometry_status};
+use crate::config::{MigStrategy, ResourceNames, SharedDevices, SharedResource, TimeSlicing};
 use crate::nvml::{GpuReading, MigDeviceReading, Reading};
 
 pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, OfferError> {
@@ -18,14 +18,12 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
     }
     let mut inventory = Inventory::default();
     let mut kinds: Vec<Arc<GpuKind>> = Vec::new();
+    let mut shares = Shares::new(rules.time_slicing.as_ref());
     for gpu in &reading.gpus {
-        let parts = parts(gpu, rules.mig_strategy, &mut inventory.remarks);
-        let offers: Vec<Offer> = parts.iter().map(|part| part.offer(rules.time_slicing.as_ref())).collect();
-        for (part, offer) in parts.iter().zip(&offers) {
+        let parts = parts(gpu, rules, &mut inventory.remarks);
+        let offers: Vec<Offer> = parts.iter().map(|part| part.offer(shares.take(part))).collect();
+        for part in &parts {
             inventory.parts.insert(part.uuid.clone(), part.detail.clone());
-            if offer.replicas.is_some() {
-                inventory.shared.insert(offer.resource.clone());
-            }
         }
         inventory.gpus.push(Arc::new(Gpu {
             uuid: gpu.uuid.clone(),
@@ -38,13 +36,17 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
         }));
     }
     inventory.geometries = geometries(reading);
+    inventory.share_rules = ShareRules {
+        policy: rules.allocation_policy,
+        distinct_gpus: rules.time_slicing.as_ref().is_some_and(|sharing| sharing.distinct_gpus),
+    };
     inventory.remarks.extend(
         reading
             .unreadable
             .iter()
             .map(|(index, why)| format!("GPU {index} cannot be read, and is not offered: {why}")),
     );
-    inventory.remarks.extend(unused_sharing(&inventory, rules.time_slicing.as_ref()));
+    inventory.remarks.extend(shares.remarks());
     Ok(inventory)
 }
 
@@ -57,20 +59,28 @@ struct PartOf {
 }
 
 impl PartOf {
-    fn offer(&self, sharing: Option<&TimeSlicing>) -> Offer {
-        let replicas = sharing.and_then(|sharing| sharing.replicas.get(&self.name).copied());
-        let renamed = replicas.is_some() && sharing.is_some_and(|sharing| sharing.rename_by_default);
-        let resource = if renamed { self.name.shared() } else { self.name.clone() };
-        Offer { resource, part: self.part.clone(), replicas }
+    fn offer(&self, shared: Option<&SharedResource>) -> Offer {
+        let rename = shared.and_then(|shared| shared.rename.clone());
+        Offer {
+            resource: rename.unwrap_or_else(|| self.name.clone()),
+            part: self.part.clone(),
+            replicas: shared.map(|shared| shared.replicas),
+        }
     }
 }
 
-fn parts(gpu: &GpuReading, strategy: MigStrategy, remarks: &mut Vec<String>) -> Vec<PartOf> {
-    let cut = gpu.mig.as_ref().filter(|mig| mig.enabled && strategy != MigStrategy::None);
+fn parts(gpu: &GpuReading, rules: &OfferRules, remarks: &mut Vec<String>) -> Vec<PartOf> {
+    let cut = gpu.mig.as_ref().filter(|mig| mig.enabled && rules.mig_strategy != MigStrategy::None);
     let Some(mig) = cut else {
-        let detail = PartDetail { index: gpu.index.to_string(), minor: gpu.minor, instances: None };
+        let detail = PartDetail {
+            index: gpu.index.to_string(),
+            minor: gpu.minor,
+            instances: None,
+            bus_id: gpu.bus_id.clone(),
+            has_graphics: true,
+        };
         return vec![PartOf {
-            name: ResourceName::gpu(),
+            name: ResourceNames::of(&rules.names.gpus, &gpu.model).cloned().unwrap_or_else(ResourceName::gpu),
             part: Part::Whole,
             uuid: gpu.uuid.to_string(),
             detail,
@@ -96,24 +106,28 @@ fn parts(gpu: &GpuReading, strategy: MigStrategy, remarks: &mut Vec<String>) -> 
                 device.uuid
             ));
         } else {
-            parts.push(slice(gpu, device, strategy));
+            parts.push(slice(gpu, device, rules));
         }
     }
     parts
 }
 
-fn slice(gpu: &GpuReading, device: &MigDeviceReading, strategy: MigStrategy) -> PartOf {
+fn slice(gpu: &GpuReading, device: &MigDeviceReading, rules: &OfferRules) -> PartOf {
+    let usual = || match rules.mig_strategy {
+        MigStrategy::Single => ResourceName::gpu(),
+        MigStrategy::None | MigStrategy::Mixed => ResourceName::mig(&device.slice.profile),
+    };
+    let named = ResourceNames::of(&rules.names.mig, device.slice.profile.as_str());
     PartOf {
-        name: match strategy {
-            MigStrategy::Single => ResourceName::gpu(),
-            MigStrategy::None | MigStrategy::Mixed => ResourceName::mig(&device.slice.profile),
-        },
+        name: named.cloned().unwrap_or_else(usual),
         part: Part::Slice(device.slice.clone()),
         uuid: device.uuid.clone(),
         detail: PartDetail {
             index: format!("{}:{}", gpu.index, device.index),
             minor: gpu.minor,
             instances: Some((device.gpu_instance_id, device.compute_instance_id)),
+            bus_id: gpu.bus_id.clone(),
+            has_graphics: device.slice.profile.as_str().contains("+gfx"),
         },
     }
 }
@@ -172,11 +186,57 @@ fn geometries(reading: &Reading) -> Vec<GeometryStatus> {
     geometries
 }
 
-/// Sharing that nothing here matches: fine where one file serves many nodes, but worth a line in the log.
-fn unused_sharing(inventory: &Inventory, sharing: Option<&TimeSlicing>) -> Vec<String> {
-    let offered: BTreeSet<&ResourceName> =
-        inventory.gpus.iter().flat_map(|gpu| gpu.kind.offers()).map(|offer| &offer.resource).collect();
-    let names = sharing.iter().flat_map(|sharing| sharing.replicas.keys());
-    let unused = names.filter(|&name| !offered.contains(name) && !offered.contains(&name.shared()));
-    unused.map(|name| format!("{name} is to be shared, and this node has none of it")).collect()
+/// Which devices are shared: each belongs to the first entry that names it.
+struct Shares<'a> {
+    /// The entries, with how many devices each has got.
+    entries: Vec<(&'a SharedResource, u32)>,
+    /// Every device that was there: its resource, its UUID and its index.
+    seen: Vec<(ResourceName, [String; 2])>,
+}
+
+impl<'a> Shares<'a> {
+    fn new(sharing: Option<&'a TimeSlicing>) -> Self {
+        let entries = sharing.iter().flat_map(|sharing| &sharing.resources);
+        Self { entries: entries.map(|entry| (entry, 0)).collect(), seen: Vec::new() }
+    }
+
+    fn take(&mut self, part: &PartOf) -> Option<&'a SharedResource> {
+        let names = [part.uuid.clone(), part.detail.index.clone()];
+        let wants = |(entry, got): &(&SharedResource, u32)| {
+            entry.name == part.name
+                && match &entry.devices {
+                    SharedDevices::All => true,
+                    SharedDevices::Count(count) => got < count,
+                    SharedDevices::List(list) => names.iter().any(|name| list.contains(name)),
+                }
+        };
+        let taker = self.entries.iter_mut().find(|entry| wants(entry));
+        self.seen.push((part.name.clone(), names));
+        let (entry, got) = taker?;
+        *got += 1;
+        Some(entry)
+    }
+
+    /// Sharing that nothing here matches: fine where one file serves many nodes, but worth a line in the log.
+    fn remarks(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().flat_map(|(SharedResource { name, devices, .. }, got)| {
+            let seen = || self.seen.iter().filter(|(of, _)| of == name).map(|(_, names)| names);
+            match devices {
+                SharedDevices::List(list) => list
+                    .iter()
+                    .filter(|device| !seen().flatten().any(|known| known == *device))
+                    .map(|device| {
+                        format!("device {device} of {name} is to be shared, and this node has none such")
+                    })
+                    .collect(),
+                _ if seen().next().is_none() => {
+                    vec![format!("{name} is to be shared, and this node has none of it")]
+                }
+                SharedDevices::Count(count) if got < count => {
+                    vec![format!("{count} devices of {name} are to be shared, and this node has {got}")]
+                }
+                SharedDevices::All | SharedDevices::Count(_) => Vec::new(),
+            }
+        })
+    }
 }

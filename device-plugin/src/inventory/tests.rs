@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::DeviceIdStrategy;
+use crate::config::File;
 use crate::fixture::{gpu, inventory, rules};
 
 /// Each resource with its device ids: `gpu: GPU-0 GPU-1; mig-1g.5gb: MIG-2-0`.
@@ -90,6 +90,80 @@ fn sharing_that_matches_nothing_is_remarked() {
     assert_eq!(remarks, ["nvidia.com/mig-1g.5gb is to be shared, and this node has none of it"]);
 }
 
+/// As [`check`], with one whole A100 for each word and what a configuration file says.
+#[track_caller]
+fn check_file(gpus: &[&str], file: &str, want: &str, remarks: &[&str]) {
+    let file = File::parse(file, "FILE").unwrap();
+    let rules = OfferRules {
+        mig_strategy: Mixed,
+        names: file.names,
+        time_slicing: file.time_slicing,
+        allocation_policy: AllocationPolicy::default(),
+    };
+    let gpus = (0..).zip(gpus).map(|(index, what)| gpu(index, what)).collect();
+    let inventory = Inventory::build(&Reading { gpus, ..Reading::default() }, &rules).unwrap();
+    let line = |(resource, devices): (&ResourceName, &Vec<ListedDevice>)| {
+        let ids: Vec<&str> = devices.iter().map(|device| device.id.as_str()).collect();
+        format!("{}: {}", resource.short(), ids.join(" "))
+    };
+    assert_eq!(inventory.devices().iter().map(line).collect::<Vec<_>>().join("; "), want);
+    assert_eq!(inventory.remarks(), remarks);
+}
+
+#[test]
+fn some_of_the_devices_can_be_shared() {
+    let file = |devices: &str| {
+        format!("sharing: {{timeSlicing: {{resources: [{{name: gpu, replicas: 2, devices: {devices}}}]}}}}")
+    };
+    let three = &["whole"; 3];
+    let shared = "gpu: GPU-0::0 GPU-0::1 GPU-1 GPU-2::0 GPU-2::1";
+    check_file(three, &file("[GPU-2, 0]"), shared, &[]);
+    check_file(three, &file("1"), "gpu: GPU-0::0 GPU-0::1 GPU-1 GPU-2", &[]);
+    check_file(
+        &["whole"],
+        &file("2"),
+        "gpu: GPU-0::0 GPU-0::1",
+        &["2 devices of nvidia.com/gpu are to be shared, and this node has 1"],
+    );
+    check_file(
+        &["whole"],
+        &file("['0:1', 0]"),
+        "gpu: GPU-0::0 GPU-0::1",
+        &["device 0:1 of nvidia.com/gpu is to be shared, and this node has none such"],
+    );
+}
+
+#[test]
+fn a_device_belongs_to_the_first_entry_that_names_it() {
+    let file = "
+sharing:
+  timeSlicing:
+    resources:
+      - {name: gpu, replicas: 2, devices: [1], rename: twice}
+      - {name: gpu, replicas: 3, devices: [0, 1], rename: thrice}
+";
+    check_file(
+        &["whole"; 3],
+        file,
+        "gpu: GPU-2; thrice: GPU-0::0 GPU-0::1 GPU-0::2; twice: GPU-1::0 GPU-1::1",
+        &[],
+    );
+}
+
+#[test]
+fn resources_have_the_names_that_the_file_gives() {
+    let file = "
+resources: {gpus: [{pattern: '*A100*', name: a100}], mig: [{pattern: '1g.*', name: small}]}
+sharing: {timeSlicing: {renameByDefault: true, resources: [{name: small, replicas: 2}]}}
+";
+    check_file(
+        &["whole", "1g.5gb@0 3g.20gb@4"],
+        file,
+        "a100: GPU-0; mig-3g.20gb: MIG-1-1; small.shared: MIG-1-0::0 MIG-1-0::1",
+        &[],
+    );
+}
+
 #[test]
 fn a_gpu_that_cannot_be_read_is_left_out_and_remarked() {
     let reading = Reading {
@@ -110,97 +184,4 @@ fn devices_carry_the_numa_node_of_their_gpu_and_geometry_is_told_once_a_model() 
     assert_eq!(inventory.geometries().len(), 1);
     let slices: Vec<u8> = inventory.geometries().iter().map(|g| g.memory_slices).collect();
     assert_eq!(slices, [8]);
-}
-
-/// What a container is told: its environment, then the device nodes.
-#[track_caller]
-fn told(ids: &[&str], resource: &str, rules: &AnswerRules, want: &str) {
-    let gpus = &["whole", "whole", "1g.5gb@0 3g.20gb@4"];
-    let inventory = inventory(gpus, Mixed, "rename gpu=3").unwrap();
-    let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    let got = match allocate_response(&inventory, &resource.parse().unwrap(), &ids, rules) {
-        Err(error) => error.to_string(),
-        Ok(response) => {
-            let envs = response.envs.iter().map(|(name, value)| format!("{name}={value}"));
-            let nodes = response
-                .devices
-                .iter()
-                .map(|d| format!("{}:{}:{}", d.host_path, d.container_path, d.permissions));
-            envs.chain(nodes).collect::<Vec<_>>().join(" ")
-        }
-    };
-    assert_eq!(got, want);
-}
-
-const BY_UUID: AnswerRules = AnswerRules { device_id_strategy: DeviceIdStrategy::Uuid, device_specs: None };
-
-#[test]
-fn visible_devices_are_told_once_each_in_the_order_of_the_request() {
-    told(
-        &["GPU-1::2", "GPU-0::0", "GPU-1::0"],
-        "nvidia.com/gpu.shared",
-        &BY_UUID,
-        "NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-0",
-    );
-    let by_index = AnswerRules { device_id_strategy: DeviceIdStrategy::Index, ..BY_UUID };
-    told(&["GPU-1::2", "GPU-0::0"], "nvidia.com/gpu.shared", &by_index, "NVIDIA_VISIBLE_DEVICES=1,0");
-    told(&["MIG-2-1"], "nvidia.com/mig-3g.20gb", &by_index, "NVIDIA_VISIBLE_DEVICES=2:1");
-    told(&[], "nvidia.com/gpu.shared", &BY_UUID, "NVIDIA_VISIBLE_DEVICES=");
-}
-
-#[test]
-fn a_device_that_was_never_offered_is_an_error_that_names_it() {
-    for (id, resource) in [
-        ("GPU-9::0", "nvidia.com/gpu.shared"),
-        ("GPU-0::3", "nvidia.com/gpu.shared"),
-        ("GPU-0", "nvidia.com/gpu.shared"),
-        ("MIG-2-1", "nvidia.com/mig-1g.5gb"),
-        ("", "nvidia.com/gpu.shared"),
-        ("../../etc", "nvidia.com/gpu.shared"),
-    ] {
-        let want = format!(
-            "{resource} has no device {id:?} on this node: the kubelet's list is out of date, or the request is not the kubelet's"
-        );
-        told(&[id], resource, &BY_UUID, &want);
-    }
-}
-
-#[test]
-fn device_nodes_are_the_gpus_own_the_instances_and_the_control_nodes_that_exist() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(folder.path().join("dev")).unwrap();
-    std::fs::write(folder.path().join("dev/nvidiactl"), "").unwrap();
-    let caps = folder.path().join("driver/nvidia-caps");
-    std::fs::create_dir_all(&caps).unwrap();
-    std::fs::write(
-        caps.join("mig-minors"),
-        "config 1\nmonitor 2\ngpu2/gi8/access 21\ngpu2/gi8/ci0/access 22\n",
-    )
-    .unwrap();
-    let device_specs = Some(DeviceSpecRules {
-        dev_root: "/run/nvidia/driver".into(),
-        seen_at: vec![folder.path().into()],
-        mig_minors: MigMinors::read(folder.path()).unwrap(),
-    });
-    let rules = AnswerRules { device_specs, ..BY_UUID };
-    let node = |path: &str| format!("/run/nvidia/driver/dev/{path}:/dev/{path}:rw");
-    let want = |env: &str, nodes: &[&str]| {
-        let nodes: Vec<String> = nodes.iter().map(|path| node(path)).collect();
-        format!("NVIDIA_VISIBLE_DEVICES={env} {}", nodes.join(" "))
-    };
-    told(
-        &["GPU-1::0", "GPU-1::1"],
-        "nvidia.com/gpu.shared",
-        &rules,
-        &want("GPU-1", &["nvidiactl", "nvidia1"]),
-    );
-    let slice = ["nvidiactl", "nvidia2", "nvidia-caps/nvidia-cap21", "nvidia-caps/nvidia-cap22"];
-    told(&["MIG-2-1"], "nvidia.com/mig-3g.20gb", &rules, &want("MIG-2-1", &slice));
-}
-
-#[test]
-fn missing_capability_nodes_say_what_to_do() {
-    let error = MigMinors::read(std::path::Path::new("/does/not/exist")).unwrap_err().to_string();
-    assert!(error.contains("/does/not/exist/driver/nvidia-caps/mig-minors"), "{error}");
-    assert!(error.contains("set passDeviceSpecs to false"), "{error}");
 }

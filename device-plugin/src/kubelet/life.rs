@@ -55,6 +55,7 @@ pub enum End {
 }
 
 /// What a life needs of the world around it.
+#[derive(Clone)]
 pub struct Surroundings {
     /// What the tasks share.
     pub plugin: Arc<Plugin>,

@@ -7,9 +7,10 @@
 
 pub mod folder;
 pub mod life;
+mod offers;
 pub mod pod_resources;
 pub mod service;
 pub mod sockets;
 mod supervise;
 
-pub use supervise::offer;
+pub use offers::offer_all;

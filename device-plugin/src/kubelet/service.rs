@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, stream};
 use kubelet_api::device_plugin::device_plugin_server::DevicePlugin;
 use kubelet_api::device_plugin::{
     AllocateRequest, AllocateResponse, ContainerPreferredAllocationRequest,
@@ -21,9 +21,10 @@ use stowage_shared::resource::ResourceName;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use crate::answer::allocate_response;
 use crate::book::{Ask, Book, Choice, Event};
 use crate::cluster::PlanLookup;
-use crate::inventory::allocate_response;
+use crate::inventory::ListedDevice;
 use crate::plugin::Plugin;
 
 /// How long the first calls after the start wait for pod-resources: until it has told who holds what, a pod that
@@ -52,20 +53,6 @@ impl Service {
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self { resource, plugin, lookup, streams, stop }
-    }
-
-    /// The devices as the kubelet wants them.
-    fn device_list(&self) -> ListAndWatchResponse {
-        let devices =
-            self.plugin.book.borrow().inventory().devices().remove(&self.resource).unwrap_or_default();
-        let device = |device: crate::inventory::ListedDevice| Device {
-            id: device.id,
-            health: if device.healthy { HEALTHY } else { UNHEALTHY }.to_owned(),
-            topology: device
-                .numa_node
-                .map(|node| TopologyInfo { nodes: vec![NumaNode { id: i64::from(node) }] }),
-        };
-        ListAndWatchResponse { devices: devices.into_iter().map(device).collect() }
     }
 
     /// Chooses for one container, after waiting for its plan if that may help.
@@ -97,7 +84,8 @@ impl Service {
         }
         self.wait_for(PLAN_WAIT, expected).await;
         if !expected(&self.plugin.book.borrow()) && !*self.stop.borrow() {
-            let found = lookup.look_up().await;
+            let inventory = self.plugin.book.borrow().inventory().clone();
+            let found = lookup.look_up(&inventory).await;
             for pod in found.into_iter().flatten() {
                 self.plugin.record(Event::FoundPod(pod));
             }
@@ -131,6 +119,45 @@ impl Drop for Followed {
     }
 }
 
+/// The device lists of one stream.
+struct Lists {
+    _followed: Followed,
+    plugin: Arc<Plugin>,
+    resource: ResourceName,
+    book: watch::Receiver<Book>,
+    stop: watch::Receiver<bool>,
+    last: Option<Vec<ListedDevice>>,
+}
+
+impl Lists {
+    /// Waits for a list that differs from the last one.
+    async fn next(mut self) -> Option<(Result<ListAndWatchResponse, Status>, Self)> {
+        loop {
+            let devices = self.plugin.listed(&self.book.borrow_and_update(), &self.resource);
+            if self.last.as_ref() != Some(&devices) {
+                let list = response(&devices);
+                self.last = Some(devices);
+                return Some((Ok(list), self));
+            }
+            // An error means that a sender is gone, which is an end as well.
+            tokio::select! {
+                changed = self.book.changed() => changed.ok()?,
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+            }
+        }
+    }
+}
+
+/// Devices as the kubelet wants them.
+fn response(devices: &[ListedDevice]) -> ListAndWatchResponse {
+    let device = |device: &ListedDevice| Device {
+        id: device.id.clone(),
+        health: if device.healthy { HEALTHY } else { UNHEALTHY }.to_owned(),
+        topology: device.numa_node.map(|node| TopologyInfo { nodes: vec![NumaNode { id: i64::from(node) }] }),
+    };
+    ListAndWatchResponse { devices: devices.iter().map(device).collect() }
+}
+
 #[tonic::async_trait]
 impl DevicePlugin for Service {
     type ListAndWatchStream = Pin<Box<dyn Stream<Item = Result<ListAndWatchResponse, Status>> + Send>>;
@@ -144,18 +171,17 @@ impl DevicePlugin for Service {
         Ok(Response::new(options))
     }
 
-    /// Lists the devices, then stays open until the server ends: to the kubelet, its end is the plugin's.
+    /// Lists the devices, again whenever they change, until the server ends: to the kubelet, its end is the plugin's.
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let list = self.device_list();
-        let followed = Followed::begin(&self.streams);
-        let mut stop = self.stop.clone();
-        let until_stopped = async move {
-            let _followed = followed;
-            // An error means that the sender is gone, which is an end as well.
-            let _ = stop.wait_for(|stop| *stop).await;
+        let lists = Lists {
+            _followed: Followed::begin(&self.streams),
+            book: self.plugin.book.subscribe(),
+            plugin: self.plugin.clone(),
+            resource: self.resource.clone(),
+            stop: self.stop.clone(),
+            last: None,
         };
-        let nothing_more = stream::once(until_stopped).filter_map(|()| async { None });
-        Ok(Response::new(Box::pin(stream::once(async { Ok(list) }).chain(nothing_more))))
+        Ok(Response::new(Box::pin(stream::unfold(lists, Lists::next))))
     }
 
     async fn get_preferred_allocation(
@@ -176,6 +202,7 @@ impl DevicePlugin for Service {
     ) -> Result<Response<AllocateResponse>, Status> {
         let requests = request.into_inner().container_requests;
         let inventory = self.plugin.book.borrow().inventory().clone();
+        let answers = self.plugin.answers();
         let mut container_responses = Vec::with_capacity(requests.len());
         for request in &requests {
             let ids = &request.devices_ids;
@@ -185,14 +212,23 @@ impl DevicePlugin for Service {
                 tracing::error!(resource_name = %self.resource, error = text, "Devices refused.");
                 Status::invalid_argument(text)
             };
-            let one_only = self.plugin.fail_requests_greater_than_one && inventory.is_shared(&self.resource);
+            let is_share = |id: &String| inventory.is_share(&self.resource, id);
+            let one_only = self.plugin.fail_requests_greater_than_one && ids.iter().any(is_share);
             if one_only && ids.len() > 1 {
                 let (resource, count) = (&self.resource, ids.len());
                 return Err(refuse(format!(
                     "request for '{resource}: {count}' too large: maximum request size for shared resources is 1"
                 )));
             }
-            let response = allocate_response(&inventory, &self.resource, ids, &self.plugin.answers)
+            if inventory.share_rules().distinct_gpus
+                && let Some(part) = inventory.same_part_twice(&self.resource, ids)
+            {
+                let (resource, count) = (&self.resource, ids.len());
+                return Err(refuse(format!(
+                    "request for '{resource}: {count}' wants shares of different GPUs (sharing.timeSlicing.distinctGPUs), and this node has not as many free: {part} would be used twice"
+                )));
+            }
+            let response = allocate_response(&inventory, &self.resource, ids, &answers)
                 .map_err(|error| refuse(error.to_string()))?;
             container_responses.push(response);
         }

@@ -1,5 +1,7 @@
 //! How a GPU can be cut, read from NVML once for each model.
 
+use std::sync::{Mutex, PoisonError};
+
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProfileInfo;
 use nvml_wrapper::{Device, Nvml};
@@ -16,22 +18,22 @@ const PROFILE_PLACES: u32 = 18;
 #[derive(Default)]
 pub(super) struct Cache(Vec<(String, MemoryMib, Geometry)>);
 
-impl Cache {
-    /// The geometry of this GPU's model.
-    pub(super) fn get(
-        &mut self,
-        nvml: &Nvml,
-        device: &Device<'_>,
-        model: &str,
-        memory: MemoryMib,
-    ) -> Result<Geometry, NvmlError> {
-        if let Some((_, _, known)) = self.0.iter().find(|(name, size, _)| name == model && *size == memory) {
-            return Ok(known.clone());
-        }
-        let geometry = read(nvml, device, memory)?;
-        self.0.push((model.to_owned(), memory, geometry.clone()));
-        Ok(geometry)
+/// The geometry of this GPU's model. The lock is not held while it is read.
+pub(super) fn of(
+    cache: &Mutex<Cache>,
+    nvml: &Nvml,
+    device: &Device<'_>,
+    model: &str,
+    memory: MemoryMib,
+) -> Result<Geometry, NvmlError> {
+    let known = || cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, _, geometry)) = known().0.iter().find(|(name, size, _)| name == model && *size == memory)
+    {
+        return Ok(geometry.clone());
     }
+    let geometry = read(nvml, device, memory)?;
+    known().0.push((model.to_owned(), memory, geometry.clone()));
+    Ok(geometry)
 }
 
 fn read(nvml: &Nvml, device: &Device<'_>, memory: MemoryMib) -> Result<Geometry, NvmlError> {

@@ -1,5 +1,7 @@
 //! The MIG devices that exist on a GPU.
 
+use std::sync::Mutex;
+
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use stowage_shared::mig::{Geometry, MigSlice};
@@ -13,7 +15,7 @@ pub(super) fn read(
     gpu: &Device<'_>,
     model: &str,
     memory: MemoryMib,
-    geometries: &mut geometry::Cache,
+    geometries: &Mutex<geometry::Cache>,
 ) -> Result<Option<MigReading>, NvmlError> {
     let enabled = match gpu.mig_mode() {
         // The mode that was asked for last may wait for a reset of the GPU; what counts is what it does now.
@@ -21,7 +23,7 @@ pub(super) fn read(
         Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let geometry = match geometries.get(nvml, gpu, model, memory) {
+    let geometry = match geometry::of(geometries, nvml, gpu, model, memory) {
         Ok(geometry) => geometry,
         // Nothing needs the geometry of a GPU that is not cut; some drivers tell it only in MIG mode.
         Err(_) if !enabled => Geometry { memory_slices: 0, compute_slices: 0, profiles: Vec::new() },

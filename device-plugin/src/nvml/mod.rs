@@ -2,16 +2,25 @@
 //!
 //! The rest of the plugin asks through [`Gpus`] and gets a [`Reading`]; it never sees a handle. The real
 //! implementation loads NVIDIA's library at run time through `nvml-wrapper`; the few MIG calls that the wrapper
-//! leaves out are in `raw`, the one module with `unsafe`. Calls can take long or hang in the driver, so callers
-//! make them on a blocking thread, and never while the kubelet waits for an answer.
+//! leaves out are in `raw`, the one module with `unsafe`. Calls can take long or hang in the driver, so they are
+//! made through a [`Session`], which bounds them in time, and never while the kubelet waits for an answer.
 
+mod calls;
+mod details;
+mod events;
 mod geometry;
+mod instances;
 mod library;
 mod mig;
 mod numa;
 mod raw;
+mod session;
+mod usage;
+mod vitals;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -19,6 +28,15 @@ use stowage_shared::contract::GPUS_PER_NODE_MAX;
 use stowage_shared::gpu::GpuUuid;
 use stowage_shared::mig::{Geometry, MigSlice};
 use stowage_shared::units::MemoryMib;
+
+pub use calls::{About, CallError};
+pub use details::{Fabric, GpuDetails, MigAttributes};
+pub use events::{Listener, Told};
+pub use instances::{Built, Instance};
+pub use numa::pci_folder;
+pub use session::{Look, Session, Trouble};
+pub use usage::{GpuUsage, MemoryUsage, SliceUsage};
+pub use vitals::{RecoveryAction, Vitals};
 
 /// Where GPUs are read from.
 pub trait Gpus: Send + Sync {
@@ -54,6 +72,8 @@ pub struct GpuReading {
     pub model: String,
     /// Total memory.
     pub memory: MemoryMib,
+    /// Where it is on the PCI bus, as NVML writes it: `00000000:3B:00.0`.
+    pub bus_id: String,
     /// The NUMA node that it hangs on, where the platform says.
     pub numa_node: Option<u32>,
     /// MIG, where the GPU has it.
@@ -123,6 +143,14 @@ pub enum NvmlFault {
     /// More GPUs than any machine has.
     #[error("NVML counts {0} GPUs: at most {GPUS_PER_NODE_MAX} are served")]
     TooMany(u32),
+    /// NVML counts GPUs, and cannot read any of them.
+    #[error(
+        "NVML cannot read any GPU ({0}): are /dev/nvidia* visible here, and does nvidia-smi work on the node?"
+    )]
+    NoGpuAnswers(String),
+    /// A call was not made, or has not returned.
+    #[error(transparent)]
+    Blocked(#[from] CallError),
 }
 
 impl NvmlFault {
@@ -132,7 +160,14 @@ impl NvmlFault {
             Self::Library { source, .. } | Self::Init { source, .. } | Self::Call { source, .. } => {
                 matches!(source, NvmlError::NoPermission)
             }
-            Self::TooMany(_) => false,
+            Self::TooMany(_) | Self::NoGpuAnswers(_) | Self::Blocked(_) => false,
+        }
+    }
+
+    fn mig_permission() -> Self {
+        Self::Call {
+            what: "the MIG devices: run as root, with CAP_SYS_ADMIN",
+            source: NvmlError::NoPermission,
         }
     }
 }
@@ -141,6 +176,27 @@ impl NvmlFault {
 pub struct NvmlGpus {
     nvml: Nvml,
     sysfs: PathBuf,
+    /// What was read before and cannot change: a look costs a few calls a GPU, and can be had every few seconds.
+    /// No lock is held over a call into the driver, which may hang.
+    geometries: Mutex<geometry::Cache>,
+    fixed: Mutex<HashMap<GpuUuid, Fixed>>,
+}
+
+/// What of a GPU never changes.
+#[derive(Debug, Clone)]
+struct Fixed {
+    minor: u32,
+    model: String,
+    memory: MemoryMib,
+    bus_id: String,
+    numa_node: Option<u32>,
+}
+
+/// What NVML says of the machine as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Census {
+    driver_version: String,
+    count: u32,
 }
 
 impl NvmlGpus {
@@ -156,40 +212,56 @@ impl NvmlGpus {
             }
             source => NvmlFault::Init { library: library.clone(), source },
         })?;
-        Ok(Self { nvml, sysfs: sysfs.to_owned() })
+        let sysfs = sysfs.to_owned();
+        Ok(Self { nvml, sysfs, geometries: Mutex::default(), fixed: Mutex::default() })
     }
 
-    fn gpu(&self, index: u32, geometries: &mut geometry::Cache) -> Result<GpuReading, NvmlError> {
-        let device: Device<'_> = self.nvml.device_by_index(index)?;
-        let uuid = device.uuid()?.parse().map_err(|_| NvmlError::Unknown)?;
-        let model = device.name()?;
-        let memory = MemoryMib::from_bytes(device.memory_info()?.total);
-        let numa_node = numa::node_of(&self.sysfs, &device.pci_info()?.bus_id);
-        let mig = mig::read(&self.nvml, &device, &model, memory, geometries)?;
-        Ok(GpuReading { uuid, index, minor: device.minor_number()?, model, memory, numa_node, mig })
-    }
-}
-
-impl Gpus for NvmlGpus {
-    fn read(&self) -> Result<Reading, NvmlFault> {
+    fn census(&self) -> Result<Census, NvmlFault> {
         let call = |what| move |source| NvmlFault::Call { what, source };
         let count = self.nvml.device_count().map_err(call("how many GPUs there are"))?;
         if count as usize > GPUS_PER_NODE_MAX {
             return Err(NvmlFault::TooMany(count));
         }
         // Only for people to read: a driver that does not tell its version still has GPUs.
-        let driver_version = self.nvml.sys_driver_version().unwrap_or_default();
+        Ok(Census { driver_version: self.nvml.sys_driver_version().unwrap_or_default(), count })
+    }
+
+    /// What a GPU is, and how it is.
+    fn look(&self, index: u32) -> Result<(GpuReading, Vitals), NvmlError> {
+        let device = self.nvml.device_by_index(index)?;
+        let uuid: GpuUuid = device.uuid()?.parse().map_err(|_| NvmlError::Unknown)?;
+        let Fixed { minor, model, memory, bus_id, numa_node } = self.fixed(&device, &uuid)?;
+        let mig = mig::read(&self.nvml, &device, &model, memory, &self.geometries)?;
+        let vitals = vitals::read(&self.nvml, &device);
+        Ok((GpuReading { uuid, index, minor, model, memory, bus_id, numa_node, mig }, vitals))
+    }
+
+    fn fixed(&self, device: &Device<'_>, uuid: &GpuUuid) -> Result<Fixed, NvmlError> {
+        let known = || self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fixed) = known().get(uuid) {
+            return Ok(fixed.clone());
+        }
+        let bus_id = device.pci_info()?.bus_id;
+        let fixed = Fixed {
+            minor: device.minor_number()?,
+            model: device.name()?,
+            memory: MemoryMib::from_bytes(device.memory_info()?.total),
+            numa_node: numa::node_of(&self.sysfs, &bus_id),
+            bus_id,
+        };
+        known().insert(uuid.clone(), fixed.clone());
+        Ok(fixed)
+    }
+}
+
+impl Gpus for NvmlGpus {
+    fn read(&self) -> Result<Reading, NvmlFault> {
+        let Census { driver_version, count } = self.census()?;
         let mut reading = Reading { driver_version, ..Reading::default() };
-        let mut geometries = geometry::Cache::default();
         for index in 0..count {
-            match self.gpu(index, &mut geometries) {
-                Ok(gpu) => reading.gpus.push(gpu),
-                Err(source @ NvmlError::NoPermission) => {
-                    return Err(NvmlFault::Call {
-                        what: "the MIG devices: run as root, with CAP_SYS_ADMIN",
-                        source,
-                    });
-                }
+            match self.look(index) {
+                Ok((gpu, _)) => reading.gpus.push(gpu),
+                Err(NvmlError::NoPermission) => return Err(NvmlFault::mig_permission()),
                 Err(error) => reading.unreadable.push((index, error.to_string())),
             }
         }

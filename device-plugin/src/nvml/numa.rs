@@ -1,20 +1,25 @@
 //! Which NUMA node a PCI device hangs on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Reads `<sysfs>/bus/pci/devices/<bus id>/numa_node`. `None` where the platform does not say: the file is not
+/// Reads `numa_node` in the device's [`pci_folder`]. `None` where the platform does not say: the file is not
 /// there, or holds -1.
+pub(super) fn node_of(sysfs: &Path, bus_id: &str) -> Option<u32> {
+    let file = pci_folder(sysfs, bus_id)?.join("numa_node");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// `<sysfs>/bus/pci/devices/<bus id>`; `None` for what is no bus id.
 ///
 /// NVML writes the PCI domain with eight digits and in capitals, the kernel with four and small ones.
-pub(super) fn node_of(sysfs: &Path, bus_id: &str) -> Option<u32> {
+pub fn pci_folder(sysfs: &Path, bus_id: &str) -> Option<PathBuf> {
     let lower = bus_id.to_ascii_lowercase();
     let (domain, rest) = lower.split_once(':')?;
     let domain = u32::from_str_radix(domain, 16).ok()?;
     if !rest.bytes().all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.') {
         return None;
     }
-    let file = sysfs.join(format!("bus/pci/devices/{domain:04x}:{rest}/numa_node"));
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    Some(sysfs.join(format!("bus/pci/devices/{domain:04x}:{rest}")))
 }
 
 #[cfg(test)]

@@ -106,9 +106,15 @@ async fn while_the_api_server_is_away_pods_get_devices() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_uses_no_right_that_its_role_does_not_give() {
     let node = Node::new(vec![a100().times(2)]).await;
-    let plugin = node.ready(&[]).await;
+    node.write("configs/default", "version: v1");
+    let configs = node.path("configs").display().to_string();
+    let plugin = node.ready(&["--config-file-srcdir", &configs]).await;
     node.visible_in("p", GPU, 1).await;
+    node.driver(|driver| driver.raise_xid(0, 79, None));
+    node.until_event("GpuUnhealthy", "XID 79").await;
     until_tried(&node, "watch", "pods", 1).await;
+    until_tried(&node, "watch", "nodes", 1).await;
+    until_tried(&node, "patch", "nodes", 1).await;
     assert_eq!(plugin.terminate().await.0, Some(0));
     let used: BTreeSet<(String, String, String)> = node
         .api
@@ -130,9 +136,12 @@ fn granted() -> BTreeSet<(String, String, String)> {
         "/../deploy/manifests/device-plugin-rbac.yaml"
     ));
     let documents: Vec<Value> = serde_saphyr::from_multiple(&yaml.unwrap()).unwrap();
-    let role = documents.iter().find(|object| object["kind"] == "ClusterRole").unwrap();
+    let needed = |object: &&Value| {
+        object["kind"] == "ClusterRole"
+            || (object["kind"] == "Role" && object["metadata"]["name"] == "stowage-device-plugin-events")
+    };
     let mut granted = BTreeSet::new();
-    for rule in role["rules"].as_array().unwrap() {
+    for rule in documents.iter().filter(needed).flat_map(|role| role["rules"].as_array().unwrap()) {
         let words = |key: &str| -> Vec<String> {
             rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
         };

@@ -7,13 +7,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nvml_simulator::description::{Description, GpuDescription};
+use nvml_simulator::state::{Node as Driver, Refusal};
+use nvml_simulator::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::gpu_node::GpuNodeStatus;
 use stowage_shared::plan::{Plan, PlannedDevice};
-use stowage_stand_ins::api_server::resources::{GPU_NODES, NODES, PODS};
-use stowage_stand_ins::api_server::{ApiServer, DeleteOptions, Options};
+use stowage_stand_ins::api_server::resources::{GPU_NODES, NEW_EVENTS, NODES, PODS};
+use stowage_stand_ins::api_server::{ApiServer, DeleteOptions, ListOptions, Options};
 use stowage_stand_ins::kubelet::{
     AdmissionError, AdmittedContainer, Container, ContainerKind, Kubelet, KubeletOptions, PodToAdmit,
 };
@@ -134,6 +136,23 @@ impl Node {
     /// The UUIDs of the GPUs, by index.
     pub fn gpus(&self) -> Vec<String> {
         self.gpu_node().unwrap().gpus.into_iter().map(|gpu| gpu.uuid).collect()
+    }
+
+    /// Changes what the driver sees, behind the plugin's back.
+    pub fn driver<T>(&self, change: impl FnOnce(&mut Driver<'_>) -> Result<T, Refusal>) -> T {
+        Store::open(&self.path("node.yaml")).unwrap().update(change).unwrap()
+    }
+
+    /// Waits for an Event about the Node with this reason and text.
+    pub async fn until_event(&self, reason: &str, text: &str) {
+        eventually(&format!("an Event {reason}: {text}"), || async {
+            let events = self.api.store().list(&NEW_EVENTS, &ListOptions::default()).unwrap();
+            events.items.iter().any(|event| {
+                let told = event["note"].as_str().is_some_and(|note| note.contains(text));
+                told && event["reason"] == reason && event["regarding"]["name"] == NODE
+            })
+        })
+        .await;
     }
 
     /// The sockets in the kubelet's folder that are the plugin's.

@@ -3,11 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod api_server;
 mod harness;
+mod health;
+mod labels;
+mod live;
 mod mistakes;
+mod node_config;
 mod pods;
 mod registration;
 mod restarts;
 mod start;
 mod strategies;
+mod telemetry;

@@ -80,7 +80,7 @@ async fn unusable_flags_and_names_are_explained() {
             &["unexpected argument '--mig-stratgy'", "--mig-strategy"][..],
         ),
         ("--log-format=xml", ExitCode::Usage, &["invalid value 'xml'", "json, text"]),
-        ("--device-list-strategy=cdi-cri", ExitCode::Config, &["it is not supported yet: use envvar"]),
+        ("--device-list-strategy=cdi", ExitCode::Config, &["use envvar, volume-mounts, cdi-annotations or"]),
         ("--node-name=", ExitCode::Config, &["node-name is", "use the Node's name"]),
     ] {
         refused(vec![a100()], |_, command| _ = command.arg(flag), code, texts).await;
@@ -135,9 +135,7 @@ async fn where_nvml_may_be_missing_it_says_so_and_is_not_ready() {
     let (_, why) = plugin.get("/readyz").await;
     assert!(why.contains("kernel module loaded") && why.contains("NVIDIA driver is not loaded"), "{why}");
     assert_eq!(plugin.get("/livez").await.0, 200);
-    plugin
-        .until_said("nothing is offered, as failOnInitError is false. Restart this program once it does.")
-        .await;
+    plugin.until_said("nothing is offered until it does, as failOnInitError is false.").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,7 +163,7 @@ async fn a_strategy_that_does_not_fit_the_gpus_is_explained() {
     let specs =
         |_: &Node, command: &mut Command| _ = command.args(["--mig-strategy=mixed", "--pass-device-specs"]);
     let texts = [
-        "cannot read NODE/proc/driver/nvidia-caps/mig-minors, which passDeviceSpecs needs on a node with MIG devices",
+        "cannot read NODE/proc/driver/nvidia-caps/mig-minors, which passDeviceSpecs and CDI need on a node with MIG devices",
         "--procfs-root (PROCFS_ROOT)",
     ];
     refused(vec![a100().with_mig(&["1g.5gb"])], specs, ExitCode::Config, &texts).await;

@@ -47,9 +47,10 @@ async fn a_planned_slice_is_found_by_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_plan_shares_are_packed_on_one_gpu() {
+async fn without_a_plan_shares_are_packed_on_one_gpu_if_the_policy_says_so() {
     let node = Node::new(vec![a100().times(3)]).await;
-    let _plugin = node.ready_with_file(FOUR_SHARES).await;
+    let file = node.write("config.yaml", FOUR_SHARES);
+    let _plugin = node.ready(&["--config-file", &file, "--shared-devices-allocation-policy=packed"]).await;
     let gpus = node.gpus();
     let second = |uid: &str| plan(uid, NODE, SHARED, &[&gpus[1]]);
     assert_eq!(visible(&node.run_pod("a", SHARED, 1, second).await.unwrap()), [gpus[1].as_str()]);

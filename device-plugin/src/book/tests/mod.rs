@@ -2,6 +2,8 @@
 
 mod properties;
 mod rules;
+mod shares;
+mod slices;
 
 use std::collections::BTreeSet;
 
