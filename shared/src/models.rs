@@ -88,7 +88,8 @@ const HOPPER_SMS: [u16; 6] = [16, 26, 32, 60, 64, 132];
 const A100_40: [ProfileRow; 7] = seven_slices([4_864, 9_984, 19_968, 40_192], A100_SMS);
 const A100_80: [ProfileRow; 7] = seven_slices([9_856, 19_968, 40_192, 80_896], A100_SMS);
 const H100_80: [ProfileRow; 7] = seven_slices([9_984, 20_096, 40_448, 81_152], HOPPER_SMS);
-// From here on, memory of a 7g, and of a 3g where only its name is published, is by the pattern of the rows above.
+// From here on, memory is by the pattern of the rows above for a 7g, for a 3g where only its name is published, and for
+// all of GH200 96GB.
 const H100_94: [ProfileRow; 7] = seven_slices([11_008, 22_144, 47_488, 95_104], HOPPER_SMS);
 const GH200_96: [ProfileRow; 7] = seven_slices([11_264, 22_656, 48_512, 97_280], HOPPER_SMS);
 const H200_141: [ProfileRow; 7] = seven_slices([16_384, 33_024, 71_168, 143_360], HOPPER_SMS);
