@@ -1,9 +1,10 @@
 //! NVML: what this machine's GPUs are, as values.
 //!
 //! The rest of the plugin asks through [`Gpus`] and gets a [`Reading`]; it never sees a handle. The real
-//! implementation loads NVIDIA's library at run time through `nvml-wrapper`; the few MIG calls that the wrapper
-//! leaves out are in `raw`, the one module with `unsafe`. Calls can take long or hang in the driver, so they are
-//! made through a [`Session`], which bounds them in time, and never while the kubelet waits for an answer.
+//! implementation loads NVIDIA's library at run time through `nvml-wrapper`; the calls that the wrapper leaves out
+//! are in `raw` and, where they change a GPU, in `instances`: the two modules with `unsafe`. Calls can take long or
+//! hang in the driver, so they are made through a [`Session`], which bounds them in time, and never while the kubelet
+//! waits for an answer.
 
 mod calls;
 mod details;

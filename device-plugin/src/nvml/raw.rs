@@ -1,4 +1,5 @@
-//! The calls that `nvml-wrapper` does not wrap: the one place with `unsafe`.
+//! The calls that `nvml-wrapper` does not wrap, and that only read. Those that change a GPU are in `instances`; there is
+//! `unsafe` in these two alone.
 //!
 //! Each function makes one NVML call and returns plain values. Old drivers lack some of the symbols, which is an
 //! error of the call like any other.

@@ -84,6 +84,9 @@ async fn killed_programs_and_kubelets_heal_and_running_pods_are_untouched(stage:
             let wanted = start_work(cluster).await?;
             victim.kill(cluster, stowage).await?;
             let failed = wait_healed(cluster, stowage, wanted + steady.len()).await?;
+            // Only a kubelet without its plugin fails pods.
+            let may_fail = matches!(victim, Victim::Plugins | Victim::Kubelets);
+            ensure!(may_fail || failed == 0, "{failed} pods failed with {victim:?} killed");
             let running = pods::list(cluster).await?;
             // Plans of pods that failed went with them, and others may have had their devices.
             let notices = look::audit_finds_only_notices(cluster).await?;
