@@ -8,6 +8,7 @@
 #![allow(non_snake_case)]
 
 mod code;
+pub mod compute_mode;
 pub mod device;
 pub mod ecc;
 pub mod events;

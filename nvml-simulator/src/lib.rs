@@ -20,6 +20,7 @@
 //!
 //! It does not know the kubelet, the device plugin or CUDA: no device node, no memory and no kernel exist.
 
+mod changes;
 mod derive;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

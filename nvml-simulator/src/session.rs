@@ -14,15 +14,13 @@ use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::nvmlReturn_t;
 
+use crate::changes::Changes;
 use crate::ffi::Code;
 use crate::handles::Handles;
 use crate::hardware::Hardware;
 use crate::state::{Node, Operation, Refusal, State};
 use crate::store::{Store, StoreError, UpdateError};
 use crate::{CONFIG_ENV, STATE_ENV};
-
-/// How often a waiting call looks whether it may go on: a `stat`, which costs a microsecond.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 static LIBRARY: Mutex<Library> =
     Mutex::new(Library { references: 0, session: None, handles: Handles::new() });
@@ -84,11 +82,15 @@ enum Wait {
 pub(crate) fn call(body: impl Fn(&Call<'_>) -> Result<(), Code>) -> nvmlReturn_t {
     guarded(|| {
         let mut has_waited = false;
+        let mut watched = None;
         loop {
             let (answer, wait) = call_once(&body, has_waited)?;
             match wait {
                 None => return answer,
-                Some(Wait::UntilReleased) => std::thread::sleep(LOOK_EVERY),
+                Some(Wait::UntilReleased) => match &watched {
+                    None => watched = Some(changes()),
+                    Some(changes) => changes.wait(Duration::MAX),
+                },
                 Some(Wait::For(time)) => {
                     std::thread::sleep(time);
                     has_waited = true;
@@ -96,6 +98,12 @@ pub(crate) fn call(body: impl Fn(&Call<'_>) -> Result<(), Code>) -> nvmlReturn_t
             }
         }
     })
+}
+
+/// Watches the state from now on: the way to wait is to look, watch, look again, and only then to wait.
+pub(crate) fn changes() -> Changes {
+    let state = library().session.as_ref().map(|session| session.store.state_path().to_owned());
+    Changes::of(&state.unwrap_or_default())
 }
 
 /// What the call answers, and what it waits for. The lock is held no longer than this.

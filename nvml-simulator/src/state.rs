@@ -26,7 +26,7 @@ pub use load::{PROCESSES_MAX, Process, Sensors, Utilization};
 pub use node::{Activation, Node, Refusal};
 
 /// The version of the state file's form.
-pub(crate) const STATE_VERSION: u32 = 2;
+pub(crate) const STATE_VERSION: u32 = 3;
 
 /// The changing half of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,8 @@ pub struct GpuState {
     pub mig_enabled: bool,
     /// Whether MIG mode will be on after the next reset.
     pub mig_pending: bool,
+    /// Which processes may compute on it, as NVML numbers it; 0 for any.
+    pub compute_mode: u32,
     /// In order of id.
     pub gpu_instances: Vec<GpuInstance>,
     /// Creations that fail on demand.

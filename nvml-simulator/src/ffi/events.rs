@@ -1,7 +1,7 @@
 //! Event sets.
 //!
-//! Another process may raise an event, so waiting is looking at the state file every 20 ms: a
-//! `stat`, which costs a microsecond. No lock is held in between.
+//! Another process may raise an event, so waiting is waiting for the state file to change. No lock is held
+//! meanwhile.
 
 use std::ffi::{c_uint, c_ulonglong};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, 
 use super::pointer::Out;
 use super::{Code, export};
 use crate::handles::Target;
-use crate::session::{Call, EventSet, LOOK_EVERY, call};
+use crate::session::{Call, EventSet, call, changes};
 use crate::state::Event;
 
 /// The events a GPU can report: what NVIDIA's plugin asks for.
@@ -97,13 +97,17 @@ pub extern "C" fn nvmlEventSetWait(
 
 fn wait(set: nvmlEventSet_t, data: &Out<nvmlEventData_t>, timeout_ms: c_uint) -> nvmlReturn_t {
     let deadline = Instant::now() + Duration::from_millis(timeout_ms.into());
+    let mut watched = None;
     loop {
         let code = call(|call| look(call, set, data));
         let left = deadline.saturating_duration_since(Instant::now());
         if code != Code::TIMEOUT.0 || left.is_zero() {
             return code;
         }
-        std::thread::sleep(LOOK_EVERY.min(left));
+        match &watched {
+            None => watched = Some(changes()),
+            Some(changes) => changes.wait(left),
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Operation {
     DestroyComputeInstance,
     /// Switching MIG mode.
     SetMigMode,
+    /// Switching compute mode.
+    SetComputeMode,
 }
 
 impl Latency {
@@ -65,6 +67,7 @@ impl Latency {
             Operation::CreateComputeInstance => self.create_compute_instance_ms,
             Operation::DestroyComputeInstance => self.destroy_compute_instance_ms,
             Operation::SetMigMode => self.set_mig_mode_ms,
+            Operation::SetComputeMode => 0,
         };
         Duration::from_millis(milliseconds.into())
     }

@@ -100,6 +100,23 @@ pub enum Activation {
 }
 
 impl Node<'_> {
+    /// Lets one process compute on a GPU, or any.
+    ///
+    /// # Errors
+    /// [`Refusal::NoGpu`], [`Refusal::Lost`].
+    pub fn set_compute_mode(&mut self, gpu: u32, mode: u32) -> Result<(), Refusal> {
+        self.gpu(gpu)?.1.compute_mode = mode;
+        Ok(())
+    }
+
+    /// Which processes may compute on a GPU, as NVML numbers it; 0 for any.
+    ///
+    /// # Errors
+    /// [`Refusal::NoGpu`], [`Refusal::Lost`].
+    pub fn compute_mode(&mut self, gpu: u32) -> Result<u32, Refusal> {
+        Ok(self.gpu(gpu)?.1.compute_mode)
+    }
+
     /// Asks for MIG mode to be on or off.
     ///
     /// While processes run on it, the mode stays as it is; before Hopper it is pending all the same, as
