@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, OfferStatus};
 
 use crate::cluster::Cluster;
@@ -52,12 +53,15 @@ fn offer_text(offer: &OfferStatus, allocations: &[AllocationStatus]) -> String {
         .map(|held| format!("{}/{}", held.namespace, held.pod))
         .collect();
     let of = offer.replicas.map(|replicas| format!(" {}/{replicas}", holders.len())).unwrap_or_default();
-    let who = if holders.is_empty() { "free".to_owned() } else { holders.join(", ") };
-    format!("{}{place}{of}: {who}", offer.resource)
+    let nobody = if offer.unhealthy.is_some() { "nobody" } else { "free" };
+    let who = if holders.is_empty() { nobody.to_owned() } else { holders.join(", ") };
+    let health = offer.unhealthy.as_ref().map(|why| format!("  UNHEALTHY: {why}")).unwrap_or_default();
+    format!("{}{place}{of}: {who}{health}", offer.resource)
 }
 
-fn part_of(device_id: &str) -> &str {
-    device_id.split_once("::").map_or(device_id, |(part, _)| part)
+/// The part that a device is of: all of a token is one.
+fn part_of(device_id: &str) -> String {
+    device_id.parse::<DeviceId>().map_or_else(|_| device_id.to_owned(), |id| id.part().to_owned())
 }
 
 #[cfg(test)]
@@ -69,12 +73,15 @@ mod tests {
         let text = r#"{"observedAt":"2026-01-01T00:00:00Z","summary":{"gpus":2,"inUse":1},"gpus":[
             {"uuid":"GPU-a","index":0,"model":"M","memoryMib":40960,"offers":[
                 {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-x","slice":{"profile":"1g.5gb","start":3,"size":1}},
-                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-y","slice":{"profile":"1g.5gb","start":4,"size":1}}]},
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-y","slice":{"profile":"1g.5gb","start":4,"size":1}},
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-z","slice":{"profile":"1g.5gb","start":5,"size":1},"unhealthy":"XID 94"},
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"GPU-a::1g.5gb::3","slice":{"profile":"1g.5gb","start":6,"size":1}}]},
             {"uuid":"GPU-b","index":1,"model":"M","memoryMib":40960,"unhealthy":"lost","offers":[
                 {"resource":"nvidia.com/gpu.shared","uuid":"GPU-b","replicas":4}]}],
             "allocations":[
                 {"namespace":"d","pod":"p","container":"c","resource":"nvidia.com/mig-1g.5gb","deviceIds":["MIG-x"]},
-                {"namespace":"d","pod":"q","container":"c","resource":"nvidia.com/gpu.shared","deviceIds":["GPU-b::2"]}]}"#;
+                {"namespace":"d","pod":"q","container":"c","resource":"nvidia.com/gpu.shared","deviceIds":["GPU-b::2"]},
+                {"namespace":"d","pod":"r","container":"c","resource":"nvidia.com/mig-1g.5gb","deviceIds":["GPU-a::1g.5gb::3"]}]}"#;
         let status: GpuNodeStatus = serde_json::from_str(text).unwrap();
         let mut out = String::new();
         node_text(&mut out, "n", &status);
@@ -83,6 +90,8 @@ n: 2 GPUs, 1 in use, as of 2026-01-01T00:00:00Z
    0 M  40960 MiB  GPU-a
        nvidia.com/mig-1g.5gb@3: d/p
        nvidia.com/mig-1g.5gb@4: free
+       nvidia.com/mig-1g.5gb@5: nobody  UNHEALTHY: XID 94
+       nvidia.com/mig-1g.5gb@6: d/r
    1 M  40960 MiB  GPU-b  UNHEALTHY: lost
        nvidia.com/gpu.shared 1/4: d/q
 ";

@@ -92,7 +92,14 @@ pub fn gpu_uuid(node: &str, index: u32) -> String {
 fn gpu(node: &str, index: u32) -> GpuStatus {
     let uuid = gpu_uuid(node, index);
     let offer = |resource: &str, uuid: String, slice, replicas| -> Option<OfferStatus> {
-        Some(OfferStatus { resource: resource.parse().ok()?, uuid, slice, replicas })
+        Some(OfferStatus {
+            resource: resource.parse().ok()?,
+            uuid,
+            slice,
+            replicas,
+            distinct: false,
+            unhealthy: None,
+        })
     };
     let slice = |start: u8| -> Option<OfferStatus> {
         let slice = SliceStatus { profile: "1g.5gb".parse().ok()?, start, size: 1, media_engines: false };
@@ -109,6 +116,7 @@ fn gpu(node: &str, index: u32) -> GpuStatus {
         model: "NVIDIA A100-SXM4-40GB".into(),
         memory_mib: MemoryMib(40_960),
         numa_node: Some(index / 4),
+        near: Vec::new(),
         unhealthy: None,
         offers: offers.into_iter().flatten().collect(),
         mig_on_demand: false,

@@ -100,6 +100,8 @@ pub enum Kind {
     PlanWithoutDevice,
     /// More pods were promised a device than it can hold.
     DoublePlan,
+    /// A device that a pod holds, or was promised, is unhealthy.
+    Unhealthy,
 }
 
 /// One broken invariant.
@@ -165,13 +167,19 @@ impl Audit<'_> {
                 let who = format!("{}/{}", held.namespace, held.pod);
                 holders.entry((held.resource.to_string(), id.clone())).or_default().insert(who.clone());
                 match self.device(&held.resource, id) {
-                    Some(place) => drop(in_use.entry(place).or_default().insert(who)),
-                    None => self.findings.push(Finding {
-                        severity: Severity::Error,
-                        kind: Kind::UnknownDevice,
-                        node: self.view.node.clone(),
-                        text: format!("{who} holds {id} of {}, which the node does not have", held.resource),
-                    }),
+                    Some(place) => {
+                        if let Some(why) = self.view.gpus[place.0].why_not(place.1) {
+                            let text =
+                                format!("{who} holds {id} of {}, which is unhealthy: {why}", held.resource);
+                            self.find(Severity::Notice, Kind::Unhealthy, text);
+                        }
+                        in_use.entry(place).or_default().insert(who);
+                    }
+                    None => {
+                        let text =
+                            format!("{who} holds {id} of {}, which the node does not have", held.resource);
+                        self.find(Severity::Error, Kind::UnknownDevice, text);
+                    }
                 }
             }
         }
@@ -253,19 +261,24 @@ impl Audit<'_> {
                 let mut own = Vec::new();
                 for device in devices {
                     match device.locate(&self.view.gpus, &resource) {
-                        Some(place) => own.push(place),
+                        Some(place) => {
+                            let why = self.view.gpus[place.0].why_not(place.1).filter(|_| missing > 0);
+                            if let Some(why) = why {
+                                let text = format!(
+                                    "{}/{} was promised {resource} on {}, which is unhealthy: {why}",
+                                    pod.namespace, pod.name, device.gpu
+                                );
+                                self.find(Severity::Notice, Kind::Unhealthy, text);
+                            }
+                            own.push(place);
+                        }
                         None if missing == 0 => {}
                         None => {
                             let text = format!(
                                 "{}/{} was promised {resource} on {}, which is not offered there",
                                 pod.namespace, pod.name, device.gpu
                             );
-                            self.findings.push(Finding {
-                                severity: Severity::Warning,
-                                kind: Kind::PlanWithoutDevice,
-                                node: self.view.node.clone(),
-                                text,
-                            });
+                            self.find(Severity::Warning, Kind::PlanWithoutDevice, text);
                         }
                     }
                 }

@@ -57,6 +57,8 @@ pub const GPUS_PER_NODE_MAX: usize = 64;
 pub const OFFERS_PER_GPU_MAX: usize = 64;
 /// The most replicas of one shared GPU or MIG slice.
 pub const REPLICAS_MAX: u32 = 1024;
+/// The most replicas of one GPU under MPS: so many clients has an MPS server since Turing.
+pub const MPS_CLIENTS_MAX: u32 = 48;
 /// The most containers of a pod that asks for GPUs.
 pub const CONTAINERS_MAX: usize = 256;
 /// The most devices that one pod may ask for.

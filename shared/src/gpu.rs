@@ -1,5 +1,6 @@
 //! GPUs and what each of them is offered as.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -90,6 +91,8 @@ pub struct Offer {
     pub part: Part,
     /// Into how many shares it is divided; `None` where one pod has it for itself.
     pub replicas: Option<u32>,
+    /// Whether one pod may have only one of its shares, so that several are of different GPUs or slices.
+    pub distinct: bool,
 }
 
 impl Offer {
@@ -101,6 +104,7 @@ impl Offer {
             resource: ResourceName::mig(&slice.profile),
             part: Part::Slice(slice),
             replicas: None,
+            distinct: false,
         };
         free.map(offer).collect()
     }
@@ -203,6 +207,8 @@ pub struct Gpu {
     pub index: u32,
     /// The NUMA node it hangs on, where the platform says.
     pub numa_node: Option<u32>,
+    /// How near the node's GPUs of lower index are, by index ([`topology`](crate::topology)); what is missing is 0.
+    pub near: Vec<u16>,
     /// What it is and is offered as.
     pub kind: Arc<GpuKind>,
     /// The id of each offer's part, in the order of the offers: the GPU's own UUID, a MIG device's, or the token
@@ -212,9 +218,26 @@ pub struct Gpu {
     pub foreign: Vec<MigSlice>,
     /// Why it must not be handed out; `None` while it is healthy.
     pub unhealthy: Option<String>,
+    /// Offers that must not be handed out while the GPU as a whole is healthy, such as a MIG slice that failed, and
+    /// why.
+    pub sick: BTreeMap<usize, String>,
 }
 
 impl Gpu {
+    /// The offers that must not be handed out, as bits.
+    pub fn sick_offers(&self) -> u64 {
+        if self.unhealthy.is_some() {
+            u64::MAX
+        } else {
+            self.sick.keys().fold(0, |mask, offer| mask | 1 << offer)
+        }
+    }
+
+    /// Why an offer must not be handed out; `None` where it may.
+    pub fn why_not(&self, offer: usize) -> Option<&str> {
+        self.unhealthy.as_deref().or_else(|| self.sick.get(&offer).map(String::as_str))
+    }
+
     /// The ids of an offer's devices, in the order of their replicas.
     pub fn device_ids(&self, offer: usize) -> impl Iterator<Item = DeviceId> + '_ {
         let part = self.part_uuids.get(offer).map(String::as_str).filter(|part| !part.is_empty());
@@ -260,7 +283,7 @@ mod tests {
     use crate::models::Model;
 
     fn offer(resource: &str, part: Part, replicas: Option<u32>) -> Offer {
-        Offer { resource: resource.parse().unwrap(), part, replicas }
+        Offer { resource: resource.parse().unwrap(), part, replicas, distinct: false }
     }
 
     #[test]
@@ -305,10 +328,12 @@ mod tests {
             uuid: "GPU-a".parse().unwrap(),
             index: 0,
             numa_node: None,
+            near: Vec::new(),
             kind: Arc::new(GpuKind::new("x", MemoryMib(1), offers).unwrap()),
             part_uuids: vec!["GPU-a".into(), "GPU-a".into()],
             foreign: Vec::new(),
             unhealthy: None,
+            sick: BTreeMap::new(),
         };
         let ids: Vec<String> =
             [0, 1].iter().flat_map(|&o| gpu.device_ids(o)).map(|id| id.to_string()).collect();

@@ -110,6 +110,10 @@ pub struct GpuStatus {
     /// The NUMA node it hangs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<u32>,
+    /// How near the GPUs of lower index are, by index, as NVIDIA's plugin scores it: 100 for each NVLink between the
+    /// two, and 10 (another socket) to 60 (the same board) for their way over PCIe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<u16>,
     /// Why it must not be used; absent while it is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unhealthy: Option<String>,
@@ -153,6 +157,12 @@ pub struct OfferStatus {
     /// Into how many shares the part is divided; absent where one pod has it for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// Whether one pod may have only one of its shares.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distinct: bool,
+    /// Why it must not be used although its GPU may be; absent while it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
 }
 
 /// A MIG slice.
@@ -207,6 +217,9 @@ pub enum InventoryError {
     /// MIG on demand without its geometry.
     #[error("GPU {0} has MIG on demand, and no geometry tells how its model {1:?} can be cut")]
     NoGeometry(String, String),
+    /// Nearer to more GPUs than a node can have.
+    #[error("GPU {0} tells how near {1} GPUs are: at most {GPUS_PER_NODE_MAX} are possible")]
+    Near(String, usize),
     /// Impossible offers.
     #[error("GPU {0}")]
     Kind(String, #[source] GpuKindError),
@@ -232,6 +245,12 @@ impl GpuNodeStatus {
             let foreign: Vec<MigSlice> =
                 status.foreign_instances.iter().map(SliceStatus::to_slice).collect::<Result<_, _>>()?;
             let (offers, part_uuids) = self.offers(status, &foreign)?;
+            if status.near.len() > GPUS_PER_NODE_MAX {
+                return Err(InventoryError::Near(status.uuid.clone(), status.near.len()));
+            }
+            let why = |id: &String| status.offers.iter().find(|offer| &offer.uuid == id)?.unhealthy.clone();
+            let sick =
+                part_uuids.iter().enumerate().filter_map(|(offer, id)| Some((offer, why(id)?))).collect();
             let known = kinds.entry(offers.clone()).or_default();
             let same =
                 |kind: &&Arc<GpuKind>| kind.model() == status.model && kind.memory() == status.memory_mib;
@@ -248,10 +267,12 @@ impl GpuNodeStatus {
                 uuid,
                 index: status.index,
                 numa_node: status.numa_node,
+                near: status.near.clone(),
                 kind,
                 part_uuids,
                 foreign,
                 unhealthy: status.unhealthy.clone(),
+                sick,
             });
         }
         Ok(gpus)
@@ -329,14 +350,18 @@ impl SliceStatus {
 impl GpuStatus {
     /// What the plugin publishes of a GPU.
     pub fn of(gpu: &Gpu) -> Self {
-        let parts = gpu.kind.offers().iter().zip(&gpu.part_uuids);
-        let offers = parts.filter(|(_, id)| !id.is_empty()).map(|(offer, id)| OfferStatus::of(offer, id));
+        let parts = gpu.kind.offers().iter().zip(&gpu.part_uuids).enumerate();
+        let offers = parts.filter(|(_, (_, id))| !id.is_empty()).map(|(at, (offer, id))| OfferStatus {
+            unhealthy: gpu.sick.get(&at).cloned(),
+            ..OfferStatus::of(offer, id)
+        });
         Self {
             uuid: gpu.uuid.to_string(),
             index: gpu.index,
             model: gpu.kind.model().to_owned(),
             memory_mib: gpu.kind.memory(),
             numa_node: gpu.numa_node,
+            near: gpu.near.clone(),
             unhealthy: gpu.unhealthy.clone(),
             offers: offers.collect(),
             mig_on_demand: (0..gpu.part_uuids.len()).any(|offer| gpu.is_on_demand(offer)),
@@ -352,7 +377,14 @@ impl OfferStatus {
             Part::Whole => None,
             Part::Slice(slice) => Some(SliceStatus::of(slice)),
         };
-        Self { resource: offer.resource.clone(), uuid: uuid.to_owned(), slice, replicas: offer.replicas }
+        Self {
+            resource: offer.resource.clone(),
+            uuid: uuid.to_owned(),
+            slice,
+            replicas: offer.replicas,
+            distinct: offer.distinct,
+            unhealthy: None,
+        }
     }
 
     fn to_offer(&self) -> Result<Offer, InventoryError> {
@@ -360,7 +392,7 @@ impl OfferStatus {
             None => Part::Whole,
             Some(slice) => Part::Slice(slice.to_slice()?),
         };
-        Ok(Offer { resource: self.resource.clone(), part, replicas: self.replicas })
+        Ok(Offer { resource: self.resource.clone(), part, replicas: self.replicas, distinct: self.distinct })
     }
 }
 
@@ -388,6 +420,25 @@ mod tests {
         let read = status(TWO);
         let again: Vec<GpuStatus> = read.inventory().unwrap().iter().map(GpuStatus::of).collect();
         assert_eq!(again, read.gpus);
+    }
+
+    #[test]
+    fn links_distinct_shares_and_failed_slices_are_read_as_they_are_written() {
+        let text = r#"{"gpus":[
+            {"uuid":"GPU-a","index":0,"model":"M","memoryMib":40960,"offers":[
+                {"resource":"nvidia.com/gpu.shared","uuid":"GPU-a","replicas":4,"distinct":true}]},
+            {"uuid":"GPU-b","index":1,"model":"M","memoryMib":40960,"near":[210],"offers":[
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-x","slice":{"profile":"1g.5gb","start":0,"size":1}},
+                {"resource":"nvidia.com/mig-1g.5gb","uuid":"MIG-y","slice":{"profile":"1g.5gb","start":1,"size":1},"unhealthy":"XID 94"}]}]}"#;
+        let read = status(text);
+        let gpus = read.inventory().unwrap();
+        assert_eq!(crate::topology::nearness(&gpus[0], &gpus[1]), 210);
+        assert!(gpus[0].kind.offers()[0].distinct);
+        assert_eq!([0, 1].map(|offer| gpus[1].why_not(offer)), [None, Some("XID 94")]);
+        let again: Vec<GpuStatus> = gpus.iter().map(GpuStatus::of).collect();
+        assert_eq!(again, read.gpus);
+        let many = text.replace("[210]", &format!("{:?}", [1; 65]));
+        assert!(status(&many).inventory().unwrap_err().to_string().contains("at most 64"));
     }
 
     #[test]

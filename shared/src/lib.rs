@@ -28,4 +28,5 @@ pub mod pod;
 pub mod reckon;
 pub mod request;
 pub mod resource;
+pub mod topology;
 pub mod units;

@@ -23,12 +23,10 @@ pub struct Listed {
     pub healthy: bool,
 }
 
-/// The devices of `resource` on a GPU, in a fixed order. None is healthy while the GPU is not.
+/// The devices of `resource` on a GPU, in a fixed order, as if nothing of it were ill.
 pub fn listed(state: &GpuState, resource: &ResourceName) -> Vec<Listed> {
-    let gpu = &*state.gpu;
     let mut listed = fixed(state, resource);
     listed.extend(tokens(state, resource));
-    listed.iter_mut().for_each(|device| device.healthy &= gpu.unhealthy.is_none());
     listed
 }
 
@@ -89,8 +87,17 @@ mod tests {
         let part_uuids = vec![part.to_owned(); offers.len()];
         let kind = Arc::new(GpuKind::new("M", MemoryMib(1), offers).unwrap());
         let uuid = "GPU-a".parse().unwrap();
-        let (numa_node, foreign, unhealthy) = (None, Vec::new(), None);
-        GpuState::idle(Arc::new(Gpu { uuid, index: 0, numa_node, kind, part_uuids, foreign, unhealthy }))
+        GpuState::idle(Arc::new(Gpu {
+            uuid,
+            index: 0,
+            numa_node: None,
+            near: Vec::new(),
+            kind,
+            part_uuids,
+            foreign: Vec::new(),
+            unhealthy: None,
+            sick: Default::default(),
+        }))
     }
 
     fn on_demand(model: &str) -> GpuState {
@@ -99,7 +106,7 @@ mod tests {
     }
 
     fn offer(resource: &str, replicas: Option<u32>) -> Offer {
-        Offer { resource: resource.parse().unwrap(), part: Part::Whole, replicas }
+        Offer { resource: resource.parse().unwrap(), part: Part::Whole, replicas, distinct: false }
     }
 
     /// How many devices of a resource are healthy, and how many there are.
@@ -161,13 +168,6 @@ mod tests {
         assert_eq!(counts(&gpu, "nvidia.com/mig-3g.20gb"), (2, 2));
         assert_eq!(counts(&gpu, "nvidia.com/mig-1g.5gb"), (4, 7));
         assert_eq!(counts(&gpu, "nvidia.com/mig-7g.40gb"), (0, 1));
-    }
-
-    #[test]
-    fn nothing_of_a_sick_gpu_is_healthy() {
-        let mut gpu = on_demand("a30");
-        gpu.gpu = Arc::new(Gpu { unhealthy: Some("XID 79".into()), ..(*gpu.gpu).clone() });
-        assert_eq!(counts(&gpu, "nvidia.com/mig-1g.6gb"), (0, 4));
     }
 
     #[test]

@@ -42,9 +42,14 @@ impl Occupancy {
     /// Offers of one resource may exclude each other; the free ones are taken from the last to the first,
     /// which is exact where a profile's placements do not overlap, as on every known geometry.
     pub fn copies(&self, kind: &GpuKind, resource: &ResourceName) -> u32 {
+        self.copies_but(kind, resource, 0)
+    }
+
+    /// The same without the offers of a mask.
+    fn copies_but(&self, kind: &GpuKind, resource: &ResourceName, without: u64) -> u32 {
         let (mut in_use, mut copies) = (self.in_use, 0);
         for (i, offer) in kind.offers().iter().enumerate().rev() {
-            if &offer.resource == resource && kind.conflicts(i) & in_use == 0 {
+            if &offer.resource == resource && (1 << i) & without == 0 && kind.conflicts(i) & in_use == 0 {
                 let room = offer.device_count().saturating_sub(self.in_use(i));
                 if room > 0 {
                     copies += room;
@@ -90,13 +95,13 @@ impl GpuState {
         Self { gpu, occupancy }
     }
 
-    /// How many more devices of an offer could be handed out now; none while the GPU is unhealthy.
+    /// How many more devices of an offer could be handed out now; none while the GPU or the offer is unhealthy.
     pub fn room(&self, offer: usize) -> u32 {
-        if self.gpu.unhealthy.is_some() { 0 } else { self.occupancy.room(&self.gpu.kind, offer) }
+        if self.gpu.why_not(offer).is_some() { 0 } else { self.occupancy.room(&self.gpu.kind, offer) }
     }
 
     /// How many more devices of `resource` could be handed out if nothing else were asked for.
     pub fn copies(&self, resource: &ResourceName) -> u32 {
-        if self.gpu.unhealthy.is_some() { 0 } else { self.occupancy.copies(&self.gpu.kind, resource) }
+        self.occupancy.copies_but(&self.gpu.kind, resource, self.gpu.sick_offers())
     }
 }

@@ -16,6 +16,7 @@ use crate::pack::{self, Chosen, Demand, Mix};
 use crate::plan::{Plan, PlannedDevice};
 use crate::request::Request;
 use crate::resource::ResourceName;
+use crate::topology;
 
 /// A pod that is bound to the node and not terminal.
 #[derive(Debug, Clone)]
@@ -136,8 +137,9 @@ impl<'a> Waiting<'a> {
         }
         for lack in self.lacks.iter().filter(|lack| lack.missing > 0) {
             let demand = Demand::from([(lack.resource.clone(), lack.missing)]);
-            let placement = pack::place(states, &demand, &mix);
-            for chosen in placement.into_iter().flat_map(|p| p.devices.into_values().flatten()) {
+            let Ok(mut placement) = pack::place(states, &demand, &mix) else { continue };
+            topology::draw_together(&mut placement, states, &[]);
+            for chosen in placement.devices.into_values().flatten() {
                 states[chosen.gpu].occupancy.take(chosen.offer);
             }
         }
@@ -165,8 +167,11 @@ mod tests {
 
     fn gpus(n: u32) -> Vec<Arc<Gpu>> {
         let resource = ResourceName::gpu().shared();
-        let kind =
-            GpuKind::new("M", MemoryMib(1), vec![Offer { resource, part: Part::Whole, replicas: Some(4) }]);
+        let kind = GpuKind::new(
+            "M",
+            MemoryMib(1),
+            vec![Offer { resource, part: Part::Whole, replicas: Some(4), distinct: false }],
+        );
         let kind = Arc::new(kind.unwrap());
         let gpu = |i| Gpu {
             uuid: format!("GPU-{i}").parse().unwrap(),
@@ -174,8 +179,10 @@ mod tests {
             numa_node: None,
             kind: kind.clone(),
             part_uuids: vec![format!("GPU-{i}")],
+            near: Vec::new(),
             foreign: Vec::new(),
             unhealthy: None,
+            sick: BTreeMap::new(),
         };
         (0..n).map(|i| Arc::new(gpu(i))).collect()
     }

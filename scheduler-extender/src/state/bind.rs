@@ -6,6 +6,7 @@ use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::pack::{NoFit, place};
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::request::{Request, RequestError};
+use stowage_shared::topology::draw_together;
 
 use super::snapshot::KnownGpus;
 use super::{AssumptionId, State, Unknown, event};
@@ -102,7 +103,8 @@ impl State {
         }
         let view = usable(self)?;
         let Ok(known) = view.usable(now.monotonic) else { return Err(Refusal::NoGpus(node.to_owned())) };
-        let placement = place(&known.gpus, &request.total(), &self.mix).map_err(Refusal::NoFit)?;
+        let mut placement = place(&known.gpus, &request.total(), &self.mix).map_err(Refusal::NoFit)?;
+        draw_together(&mut placement, &known.gpus, &[]);
         let containers = placement.to_plan(&known.gpus, &request);
         let plan = Plan { uid: pod.uid.clone(), node: node.to_owned(), containers };
         let annotation = plan.to_annotation()?;
@@ -136,7 +138,7 @@ fn still_there(plan: &Plan, request: &Request, known: &KnownGpus) -> bool {
     plan.sets(request).iter().all(|(resource, devices)| {
         devices.iter().all(|device| {
             let place = device.locate(known.gpus.iter().map(|state| &*state.gpu), resource);
-            place.is_some_and(|(gpu, _)| known.gpus[gpu].gpu.unhealthy.is_none())
+            place.is_some_and(|(gpu, offer)| known.gpus[gpu].gpu.why_not(offer).is_none())
         })
     })
 }

@@ -13,17 +13,29 @@ fn view() -> NodeView {
     let geometry = Model::by_key("a100-40gb").and_then(Model::geometry).unwrap();
     let slices = SLICES.map(|(profile, start)| {
         let slice = geometry.slices().find(|s| s.profile.as_str() == profile && s.start == start).unwrap();
-        Offer { resource: ResourceName::mig(&slice.profile), part: Part::Slice(slice), replicas: None }
+        Offer {
+            resource: ResourceName::mig(&slice.profile),
+            part: Part::Slice(slice),
+            replicas: None,
+            distinct: false,
+        }
     });
-    let shares = vec![Offer { resource: ResourceName::gpu().shared(), part: Part::Whole, replicas: Some(4) }];
+    let shares = vec![Offer {
+        resource: ResourceName::gpu().shared(),
+        part: Part::Whole,
+        replicas: Some(4),
+        distinct: false,
+    }];
     let gpu = |index: u32, uuid: &str, parts: &[&str], offers: Vec<Offer>| Gpu {
         uuid: uuid.parse().unwrap(),
         index,
         numa_node: None,
         kind: Arc::new(GpuKind::new("M", MemoryMib(1), offers).unwrap()),
         part_uuids: parts.iter().map(|part| (*part).to_owned()).collect(),
+        near: Vec::new(),
         foreign: Vec::new(),
         unhealthy: None,
+        sick: BTreeMap::new(),
     };
     let gpus = vec![
         gpu(0, "GPU-a", &["MIG-3g", "MIG-1g-high", "MIG-1g-low"], slices.into()),
@@ -152,4 +164,28 @@ fn promises_beyond_the_devices_are_found() {
     let mut nowhere = view().pod("a", "gpu.shared", Some(("GPU-z", None)));
     nowhere.pods[0].running = false;
     nowhere.finds(&[Kind::PlanWithoutDevice]);
+}
+
+#[test]
+fn a_device_that_is_unhealthy_is_noted_where_a_pod_has_it_or_waits_for_it() {
+    let sick = |mut view: NodeView| {
+        view.gpus[0].sick.insert(2, "XID 94".into());
+        view.gpus[2].unhealthy = Some("XID 79".into());
+        view
+    };
+    let low = Some(("GPU-a", Some(("1g.5gb", 0))));
+    let held = sick(view()).pod("a", "mig-1g.5gb", low).pod("b", "gpu.shared", None);
+    let held = held.holds("a", "mig-1g.5gb", "MIG-1g-low").holds("b", "gpu.shared", "GPU-c::0");
+    held.finds(&[Kind::Unhealthy, Kind::Unhealthy]);
+    let texts: Vec<String> = audit(&held).into_iter().map(|finding| finding.text).collect();
+    assert!(
+        texts[0].ends_with("MIG-1g-low of nvidia.com/mig-1g.5gb, which is unhealthy: XID 94"),
+        "{texts:?}"
+    );
+    let mut waits = sick(view()).pod("a", "mig-1g.5gb", low);
+    waits.pods[0].running = false;
+    waits.finds(&[Kind::Unhealthy]);
+    // The neighbours of a slice that failed are well.
+    let well = sick(view()).pod("a", "mig-1g.5gb", None).holds("a", "mig-1g.5gb", "MIG-1g-high");
+    well.finds(&[]);
 }

@@ -130,17 +130,19 @@ impl Placement {
 
 /// The cheap answer for a resource by itself: are there enough devices at all?
 fn check_count(gpus: &[GpuState], resource: &ResourceName, count: u32) -> Result<(), NoFit> {
-    if copies(gpus, resource) >= count {
+    if gpus.iter().map(|gpu| for_one_pod(gpu, resource)).sum::<u32>() >= count {
         return Ok(());
     }
+    let healthy = |gpu: &Gpu| Gpu { unhealthy: None, sick: BTreeMap::new(), ..gpu.clone() };
     let empty = |healthy_only: bool| -> u32 {
-        let idle = gpus.iter().filter(|g| !healthy_only || g.gpu.unhealthy.is_none()).map(|g| {
-            let gpu = Gpu { unhealthy: None, ..(*g.gpu).clone() };
-            GpuState::idle(gpu.into()).copies(resource)
+        let idle = gpus.iter().map(|g| {
+            let gpu = if healthy_only { g.gpu.clone() } else { healthy(&g.gpu).into() };
+            for_one_pod(&GpuState::idle(gpu), resource)
         });
         idle.sum()
     };
-    let free_if_healthy: u32 = gpus.iter().map(|g| g.occupancy.copies(&g.gpu.kind, resource)).sum();
+    let if_healthy = |g: &GpuState| GpuState { gpu: healthy(&g.gpu).into(), ..g.clone() };
+    let free_if_healthy: u32 = gpus.iter().map(|g| for_one_pod(&if_healthy(g), resource)).sum();
     Err(match empty(false) {
         0 => NoFit::NotOffered(resource.clone()),
         most if most < count => NoFit::TooFew(resource.clone()),
@@ -183,8 +185,9 @@ impl Search<'_> {
             self.mix.shapes().map(|(known, _)| (known, copies(&self.gpus, known))).collect();
         let mut ranked = Vec::new();
         for (g, gpu) in self.gpus.iter().enumerate() {
-            for (offer, _) in gpu.gpu.kind.offers_of(resource) {
-                if gpu.room(offer) > 0 {
+            for (offer, of) in gpu.gpu.kind.offers_of(resource) {
+                let again = of.distinct && self.chosen.contains(&Chosen { gpu: g, offer });
+                if gpu.room(offer) > 0 && !again {
                     ranked.push((self.rank(g, offer, resource, &totals), Chosen { gpu: g, offer }));
                 }
             }
@@ -215,6 +218,15 @@ impl Search<'_> {
         };
         (lost.sum(), before.occupancy.is_idle(), after.copies(resource), u8::MAX - start)
     }
+}
+
+/// How many devices of `resource` one pod could get of a GPU.
+fn for_one_pod(gpu: &GpuState, resource: &ResourceName) -> u32 {
+    let offers = || gpu.gpu.kind.offers_of(resource);
+    if !offers().any(|(_, of)| of.distinct) {
+        return gpu.copies(resource);
+    }
+    offers().map(|(offer, of)| gpu.room(offer).min(if of.distinct { 1 } else { u32::MAX })).sum()
 }
 
 fn copies(gpus: &[GpuState], resource: &ResourceName) -> u32 {

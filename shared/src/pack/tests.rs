@@ -13,18 +13,21 @@ fn name(text: &str) -> ResourceName {
     format!("nvidia.com/{text}").parse().unwrap()
 }
 
-/// `whole`, `share4`, `elastic4` (whole or four shares), `mig:3g.20gb@4,1g.5gb@0` or `on-demand`.
+/// `whole`, `share4`, `distinct4` (four shares, one for a pod), `elastic4` (whole or four shares), `mig:3g.20gb@4,1g.5gb@0` or `on-demand`.
 fn gpu(index: u32, what: &str) -> GpuState {
     let a100 = Model::by_key("a100-40gb").and_then(Model::geometry).unwrap();
-    let offer = |resource: &str, part, replicas| Offer { resource: name(resource), part, replicas };
+    let offer =
+        |resource: &str, part, replicas| Offer { resource: name(resource), part, replicas, distinct: false };
     let mig = |slice: crate::mig::MigSlice| Offer {
         resource: ResourceName::mig(&slice.profile),
         part: Part::Slice(slice),
         replicas: None,
+        distinct: false,
     };
     let offers: Vec<Offer> = match what {
         "whole" => vec![offer("gpu", Part::Whole, None)],
         "share4" => vec![offer("gpu.shared", Part::Whole, Some(4))],
+        "distinct4" => vec![Offer { distinct: true, ..offer("gpu.shared", Part::Whole, Some(4)) }],
         "elastic4" => vec![offer("gpu", Part::Whole, None), offer("gpu.shared", Part::Whole, Some(4))],
         "on-demand" => a100.slices().map(mig).collect(),
         other => {
@@ -43,8 +46,10 @@ fn gpu(index: u32, what: &str) -> GpuState {
         index,
         numa_node: None,
         kind: Arc::new(GpuKind::new("M", MemoryMib(40_960), offers).unwrap()),
+        near: Vec::new(),
         foreign: Vec::new(),
         unhealthy: None,
+        sick: Default::default(),
     };
     GpuState::idle(Arc::new(gpu))
 }
@@ -148,6 +153,32 @@ fn what_does_not_fit_says_why() {
 }
 
 #[test]
+fn shares_of_one_pod_are_of_distinct_gpus_where_that_is_wanted() {
+    check(
+        &["distinct4", "distinct4"],
+        &[
+            ("gpu.shared=2", "0 1"),
+            ("gpu.shared=1", "0"),
+            ("gpu.shared=1", "0"),
+            ("gpu.shared=3", "fewer nvidia.com/gpu.shared on this node than the pod asks for"),
+            ("gpu.shared=1", "0"),
+            ("gpu.shared=2", "no free placement for nvidia.com/gpu.shared"),
+            ("gpu.shared=1", "1"),
+        ],
+    );
+}
+
+#[test]
+fn a_slice_that_failed_is_left_alone() {
+    let mut node = node(&["mig:1g.5gb@0,1g.5gb@1"]);
+    let sick = [(1, "XID 94".to_owned())].into();
+    node[0].gpu = Arc::new(Gpu { sick, ..(*node[0].gpu).clone() });
+    assert_eq!(ask(&mut node, "mig-1g.5gb=2").unwrap_err(), NoFit::Unhealthy(name("mig-1g.5gb")));
+    assert_eq!(ask(&mut node, "mig-1g.5gb=1").unwrap().0, "0:1g.5gb@0");
+    assert_eq!(ask(&mut node, "mig-1g.5gb=1").unwrap_err(), NoFit::Unhealthy(name("mig-1g.5gb")));
+}
+
+#[test]
 fn a_node_in_use_is_cheaper_than_an_idle_one_and_a_tight_one_cheaper_still() {
     let cost = |used: usize| {
         let mut node = node(&["whole"; 8]);
@@ -173,7 +204,7 @@ fn four_gpus_together_stay_together() {
 }
 
 fn any_node() -> impl Strategy<Value = Vec<GpuState>> {
-    let kinds = ["whole", "share4", "elastic4", "mig:3g.20gb@4,2g.10gb@0,1g.5gb@2", "on-demand"];
+    let kinds = ["whole", "share4", "distinct4", "elastic4", "mig:3g.20gb@4,2g.10gb@0,1g.5gb@2", "on-demand"];
     prop::collection::vec(prop::sample::select(kinds.to_vec()), 1..5).prop_map(|gpus| node(&gpus))
 }
 

@@ -22,7 +22,22 @@ fn schema<T: schemars::JsonSchema>() -> Value {
     for key in ["$schema", "title"] {
         root.remove(key);
     }
+    forget_unsigned(&mut schema);
     schema
+}
+
+/// Kubernetes knows no unsigned formats, and `kubectl apply` would warn of each; `minimum: 0` says the same.
+fn forget_unsigned(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+                map.remove("format");
+            }
+            map.values_mut().for_each(forget_unsigned);
+        }
+        Value::Array(list) => list.iter_mut().for_each(forget_unsigned),
+        _ => {}
+    }
 }
 
 fn crd() -> Value {
