@@ -5,9 +5,7 @@ use stowage_shared::models::Model;
 use stowage_shared::resource::ResourceName;
 use stowage_shared::units::MemoryMib;
 
-use crate::config::{
-    AllocationPolicy, MigStrategy, ResourceNames, SharedDevices, SharedResource, TimeSlicing,
-};
+use crate::config::{AllocationPolicy, MigStrategy, ResourceNames, SharedDevices, SharedResource, Sharing};
 use crate::inventory::{Inventory, OfferError, OfferRules};
 use crate::nvml::{GpuReading, MigDeviceReading, MigReading, Reading};
 
@@ -49,6 +47,8 @@ pub(crate) fn gpu(index: u32, what: &str) -> GpuReading {
             enabled: what != "whole",
             geometry: geometry(),
             devices: (0..).zip(devices.split_whitespace()).map(device).collect(),
+            instances: Vec::new(),
+            switchable: false,
         }),
     }
 }
@@ -66,14 +66,16 @@ pub(crate) fn rules(mig_strategy: MigStrategy, sharing: &str) -> OfferRules {
             SharedResource { name, rename, devices: SharedDevices::All, replicas: n.parse().unwrap() }
         })
         .collect();
-    let time_slicing = (!resources.is_empty()).then(|| TimeSlicing {
+    let shared = (!resources.is_empty()).then(|| Sharing {
         resources,
         distinct_gpus: sharing.contains("distinct"),
-        ..TimeSlicing::default()
+        ..Sharing::default()
     });
     let allocation_policy =
         if sharing.contains("spread") { AllocationPolicy::Distributed } else { AllocationPolicy::Packed };
-    OfferRules { mig_strategy, names: ResourceNames::default(), time_slicing, allocation_policy }
+    let names = ResourceNames::default();
+    let elastic = sharing.contains("elastic");
+    OfferRules { mig_strategy, mig_static: Vec::new(), elastic, names, sharing: shared, allocation_policy }
 }
 
 /// A node of such GPUs.

@@ -23,6 +23,7 @@ pub mod kubelet;
 pub mod labels;
 pub mod live;
 pub mod metrics;
+pub mod mps;
 pub mod node_config;
 pub mod nvml;
 pub mod plugin;

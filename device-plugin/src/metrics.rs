@@ -12,6 +12,7 @@ use stowage_shared::resource::ResourceName;
 use crate::book::{Served, Source};
 use crate::health::HealthMetrics;
 use crate::inventory::ListedDevice;
+use crate::mps::MpsMetrics;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -72,6 +73,8 @@ impl LabelWrite {
 pub struct Metrics {
     /// What is counted of the GPUs' health.
     pub health: HealthMetrics,
+    /// What is counted of MPS.
+    pub mps: MpsMetrics,
     allocations: Counters<1>,
     allocation_errors: Counter,
     preferred: Counters<1>,
@@ -92,6 +95,7 @@ impl Default for Metrics {
         let plan_wait = Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0]);
         Self {
             health: HealthMetrics::default(),
+            mps: MpsMetrics::default(),
             allocations: Family::default(),
             allocation_errors: Counter::default(),
             preferred: Family::default(),
@@ -112,6 +116,7 @@ impl Metrics {
     /// Makes them readable under `stowage_device_plugin_…`.
     pub fn register(&self, registry: &mut Registry) {
         self.health.register(registry);
+        self.mps.register(registry);
         let registry = registry.sub_registry_with_prefix("stowage_device_plugin");
         let all = self.clone();
         registry.register(

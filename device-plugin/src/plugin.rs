@@ -38,7 +38,7 @@ impl Plugin {
     /// Nothing has happened yet.
     pub fn new(book: Book, answers: AnswerRules, fail_requests_greater_than_one: bool) -> Self {
         let waits = Some("it is not registered with the kubelet yet".to_owned());
-        let offered = book.inventory().devices().into_keys().map(|resource| (resource, waits.clone()));
+        let offered = book.inventory().resources().into_iter().map(|resource| (resource, waits.clone()));
         let plugin = Self {
             offered: Mutex::new(offered.collect()),
             book: watch::Sender::new(book),
@@ -65,20 +65,12 @@ impl Plugin {
 
     /// The resources that have devices.
     pub fn resources(&self, book: &Book) -> BTreeSet<ResourceName> {
-        book.inventory().devices().into_keys().collect()
+        book.inventory().resources()
     }
 
     /// The devices of a resource, as the kubelet is told them.
     pub fn listed(&self, book: &Book, resource: &ResourceName) -> Vec<ListedDevice> {
-        let mut devices = book.inventory().devices().remove(resource).unwrap_or_default();
-        if book.inventory().why_unknown().is_some() {
-            let in_use = book.ids_in_use(resource);
-            for device in &mut devices {
-                device.healthy |=
-                    in_use.contains(&device.id) && book.inventory().why_sick_device(&device.id).is_none();
-            }
-        }
-        devices
+        book.listed(resource)
     }
 
     /// Lets there be other GPUs, or other health, from now on.

@@ -16,10 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use crate::answer::AnswerRules;
-use crate::book::Book;
+use crate::book::{Book, Event};
 use crate::cdi::{CdiError, Specs};
 use crate::cluster::{NodeEvents, PlanLookup, gpu_node, pods};
-use crate::config::Config;
+use crate::config::{Config, LabelTarget};
 use crate::inventory::Inventory;
 use crate::kubelet::folder::Folder;
 use crate::kubelet::life::Surroundings;
@@ -27,8 +27,9 @@ use crate::kubelet::{offer_all, pod_resources, sockets};
 use crate::labels;
 use crate::live::Live;
 use crate::node_config::ConfigMetrics;
-use crate::nvml::Reading;
+use crate::nvml::{Reading, Session};
 use crate::plugin::Plugin;
+use crate::slices::Slices;
 use crate::telemetry::Telemetry;
 
 /// Runs until asked to end.
@@ -62,14 +63,14 @@ pub async fn serve(
     let http = ops::http::bind(config.http_address).await?;
     // Both take some ten milliseconds, one in the driver and one in reading certificates.
     let (events, told) = NodeEvents::new();
-    let mut live = Live::new(&config, events);
+    let mut live = Live::new(&config, events.clone());
     let (looked, client) = tokio::join!(first_look(&mut live, config.fail_on_init_error), client(&config));
     let client = client?;
     looked?;
     let folder = config.kubelet_socket.parent().unwrap_or(Path::new("/")).to_owned();
     check_folder(&folder)?;
 
-    let plugin = Arc::new(plugin(&config, &mut live)?);
+    let plugin = Arc::new(plugin(&config, &mut live).await?);
     let mut registry = Registry::default();
     plugin.metrics.register(&mut registry);
     metrics.register(&mut registry);
@@ -90,6 +91,7 @@ pub async fn serve(
         .map(|client| Arc::new(PlanLookup::new(client, &config.node_name, plugin.metrics.clone())));
     let world = Surroundings {
         plugin: plugin.clone(),
+        slices: live.slices(),
         lookup,
         kubelet_socket: config.kubelet_socket.clone(),
         stop: stop.clone(),
@@ -97,10 +99,18 @@ pub async fn serve(
     tasks.spawn(offer_all(world, watched));
     let reading = live.reading();
     let (sampling, samples, session) = (telemetry.clone(), plugin.clone(), live.session());
+    let asked = session.clone();
     until_stopped(&mut tasks, &stop, async move {
-        sampling.follow(&samples, &session).await;
+        sampling.follow(&samples, &asked).await;
         Err(Fault::software(anyhow!("nobody measures the GPUs any more")))
     });
+    if let Some(mps) = live.mps() {
+        let metrics = plugin.metrics.mps.clone();
+        until_stopped(&mut tasks, &stop, async move {
+            mps.keep(metrics, events).await;
+            Err(Fault::software(anyhow!("nobody keeps the MPS daemons any more")))
+        });
+    }
     let following = plugin.clone();
     until_stopped(&mut tasks, &stop, async move {
         live.follow(following).await;
@@ -114,7 +124,7 @@ pub async fn serve(
             Ok(())
         });
     }
-    spawn_background(&mut tasks, &plugin, client, &config, &stop, &telemetry);
+    spawn_background(&mut tasks, &plugin, client, &config, &stop, &telemetry, session);
     let address = http.local_addr().unwrap_or(config.http_address);
     tracing::info!(
         node = config.node_name,
@@ -139,6 +149,7 @@ fn spawn_background(
     config: &Config,
     stop: &watch::Receiver<bool>,
     telemetry: &Telemetry,
+    session: Arc<Session>,
 ) {
     let (holders, socket) = (plugin.clone(), config.pod_resources_socket.clone());
     until_stopped(tasks, stop, async move { pod_resources::follow(holders, &socket).await });
@@ -148,10 +159,17 @@ fn spawn_background(
         pods::follow(watching, api, &node).await;
         Err(Fault::software(anyhow!("the watch on pods ended by itself")))
     });
+    if config.labels.as_ref().is_none_or(|labels| labels.target != LabelTarget::Node) {
+        let (api, node) = (client.clone(), config.node_name.clone());
+        until_stopped(tasks, stop, async move {
+            labels::clear(api, &node).await;
+            Ok(())
+        });
+    }
     if let Some(settings) = config.labels.clone() {
         let (labelling, api, config) = (plugin.clone(), client.clone(), config.clone());
         until_stopped(tasks, stop, async move {
-            labels::keep(labelling, api, config, settings).await;
+            labels::keep(labelling, session, api, config, settings).await;
             Ok(())
         });
     }
@@ -217,8 +235,8 @@ fn check_folder(folder: &Path) -> Result<(), Fault> {
     )))
 }
 
-fn plugin(config: &Config, live: &mut Live) -> Result<Plugin, Fault> {
-    let inventory = live.first_inventory().map_err(Fault::config)?;
+async fn plugin(config: &Config, live: &mut Live) -> Result<Plugin, Fault> {
+    let inventory = live.first_inventory().await.map_err(Fault::config)?;
     let reading = live.reading();
     if live.works() && reading.gpus.is_empty() && reading.unreadable.is_empty() {
         tracing::warn!(
@@ -229,13 +247,15 @@ fn plugin(config: &Config, live: &mut Live) -> Result<Plugin, Fault> {
     for remark in inventory.remarks() {
         tracing::warn!("{remark}.");
     }
-    for (resource, devices) in inventory.devices() {
-        tracing::info!(resource_name = %resource, devices = devices.len(), "Offered.");
+    let answers = answer_rules(config, &reading, &inventory, live.slices().as_deref())?;
+    let one_share = config.sharing.as_ref().is_some_and(|sharing| sharing.fail_requests_greater_than_one);
+    let mut book = Book::new(config.node_name.clone(), Arc::new(inventory));
+    if let Some(slices) = live.slices() {
+        book.apply(Event::Restored(slices.restored()));
     }
-    let answers = answer_rules(config, &reading, &inventory)?;
-    let one_share =
-        config.time_slicing.as_ref().is_some_and(|sharing| sharing.fail_requests_greater_than_one);
-    let book = Book::new(config.node_name.clone(), Arc::new(inventory));
+    for resource in book.inventory().resources() {
+        tracing::info!(resource_name = %resource, devices = book.listed(&resource).len(), "Offered.");
+    }
     Ok(Plugin::new(book, answers, one_share))
 }
 
@@ -244,10 +264,14 @@ pub(crate) fn answer_rules(
     config: &Config,
     reading: &Reading,
     inventory: &Inventory,
+    slices: Option<&Slices>,
 ) -> Result<AnswerRules, Fault> {
     let mut rules = AnswerRules::look_up(config, inventory, Path::new("/")).map_err(Fault::config)?;
     if let Some(specs) = Specs::of(config, &reading.driver_version) {
-        let written = specs.write(inventory, &rules.imex_channels);
+        let written = match slices {
+            Some(slices) => slices.write_specs(specs, inventory, &rules.imex_channels),
+            None => specs.write(inventory, &[], &rules.imex_channels),
+        };
         rules.cdi_extras = written.map_err(|error| match error {
             CdiError::Full { .. } | CdiError::Write { .. } => Fault::unavailable(error),
             CdiError::NotWritable { .. } | CdiError::MigMinors(_) => Fault::config(error),

@@ -9,9 +9,9 @@ mod nodes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kubelet_api::device_plugin::{CdiDevice, ContainerAllocateResponse, Mount};
 use stowage_shared::device_id::DeviceId;
@@ -20,6 +20,8 @@ use stowage_shared::resource::ResourceName;
 
 use crate::config::{Config, DeviceIdStrategy, DeviceListStrategy, Extra};
 use crate::inventory::{Inventory, PartDetail};
+use crate::mps::Folders;
+use crate::slices::Part;
 
 pub use imex::ImexError;
 pub use nodes::{DeviceSpecRules, MigMinors, MigMinorsError};
@@ -32,6 +34,10 @@ const IMEX_CHANNELS: &str = "NVIDIA_IMEX_CHANNELS";
 const DEVICE_MOUNTS: &str = "/var/run/nvidia-container-devices";
 /// What is mounted there.
 const NOTHING: &str = "/dev/null";
+/// Where CUDA looks for MPS's daemon.
+const MPS_PIPE_DIRECTORY: &str = "CUDA_MPS_PIPE_DIRECTORY";
+/// Where MPS's daemon and its clients share memory.
+const SHM: &str = "/dev/shm";
 /// The vendor of our CDI devices, which is that of NVIDIA's plugin.
 pub const CDI_VENDOR: &str = "k8s.device-plugin.nvidia.com";
 
@@ -50,6 +56,8 @@ pub struct AnswerRules {
     pub cdi_extras: BTreeSet<Extra>,
     /// The IMEX channels of this node that every container with GPUs gets.
     pub imex_channels: Vec<u32>,
+    /// Where the host has MPS's folders, if shares are clients of its daemons.
+    pub mps: Option<Folders>,
     /// Where the host has `dev/nvidia*`, if device nodes are told at all.
     pub device_specs: Option<DeviceSpecRules>,
 }
@@ -75,7 +83,12 @@ pub struct UnknownDevice {
     id: String,
 }
 
-/// What a container is told that holds these devices of `resource`.
+/// The name of a token as a CDI device, which has no `+` in it: as resource names write it.
+pub fn token_name(token: &str) -> String {
+    token.replace('+', ".")
+}
+
+/// What a container is told that holds these devices of `resource`; `slices` are those of tokens, by token.
 ///
 /// Each part counts once, in the order of the request: two shares of one GPU are one GPU to see.
 ///
@@ -85,10 +98,15 @@ pub fn allocate_response(
     inventory: &Inventory,
     resource: &ResourceName,
     ids: &[String],
+    slices: &BTreeMap<String, Part>,
     rules: &AnswerRules,
 ) -> Result<ContainerAllocateResponse, UnknownDevice> {
     let mut parts: Vec<(String, &PartDetail)> = Vec::new();
     for text in ids {
+        if let Some((name, detail)) = slices.get(text) {
+            parts.push((name.clone(), detail));
+            continue;
+        }
         let unknown = || UnknownDevice { resource: resource.clone(), id: text.chars().take(80).collect() };
         let id: DeviceId = text.parse().map_err(|_| unknown())?;
         locate(inventory.gpus().iter().map(|gpu| &**gpu), resource, &id).ok_or_else(unknown)?;
@@ -101,6 +119,9 @@ pub fn allocate_response(
     let visible: Vec<String> = parts.iter().map(name).collect();
     let mut response = ContainerAllocateResponse::default();
     rules.tell_cdi(&mut response, &visible, (resource, ids));
+    if ids.iter().any(|id| inventory.is_share(resource, id)) {
+        rules.tell_mps(&mut response, resource);
+    }
     for extra in &rules.extras {
         response.envs.insert(extra.env().to_owned(), "enabled".to_owned());
     }
@@ -147,6 +168,7 @@ impl AnswerRules {
             extras: config.extras.clone(),
             cdi_extras: BTreeSet::new(),
             imex_channels,
+            mps: config.mps_in_use().map(|mps| Folders::at(mps.host_root.clone())),
             device_specs,
         })
     }
@@ -177,7 +199,21 @@ impl AnswerRules {
             container_path: format!("{DEVICE_MOUNTS}/{name}"),
             read_only: false,
         };
-        response.mounts = visible.iter().cloned().chain(channels).map(mount).collect();
+        response.mounts.extend(visible.iter().cloned().chain(channels).map(mount));
+    }
+
+    /// How a share's processes find the MPS daemon of their resource, which gives them their limits.
+    fn tell_mps(&self, response: &mut ContainerAllocateResponse, resource: &ResourceName) {
+        let Some(host) = &self.mps else { return };
+        let pipe = Folders::in_containers().pipe(resource).display().to_string();
+        response.envs.insert(MPS_PIPE_DIRECTORY.to_owned(), pipe.clone());
+        let mount = |host_path: PathBuf, container_path: String| Mount {
+            host_path: host_path.display().to_string(),
+            container_path,
+            read_only: false,
+        };
+        response.mounts.push(mount(host.pipe(resource), pipe));
+        response.mounts.push(mount(host.shm(), SHM.to_owned()));
     }
 
     fn tell_cdi(

@@ -84,7 +84,11 @@ impl MigMinors {
     /// As [`MigMinors::read`].
     pub fn needed(inventory: &Inventory, procfs: &Path) -> Result<Self, MigMinorsError> {
         let has_mig_devices = inventory.parts().any(|(_, part)| part.instances.is_some());
-        if has_mig_devices { Self::read(procfs) } else { Ok(Self::default()) }
+        if has_mig_devices || inventory.has_slices_on_demand() {
+            Self::read(procfs)
+        } else {
+            Ok(Self::default())
+        }
     }
 
     /// The device nodes of a part, below the root: its GPU's, and those of a MIG device's instances.

@@ -14,7 +14,7 @@ fn told(ids: &[&str], resource: &str, rules: &AnswerRules, want: &str) {
     let gpus = &["whole", "whole", "1g.5gb@0 3g.20gb@4"];
     let inventory = inventory(gpus, MigStrategy::Mixed, "rename gpu=3").unwrap();
     let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    let got = match allocate_response(&inventory, &resource.parse().unwrap(), &ids, rules) {
+    let got = match allocate_response(&inventory, &resource.parse().unwrap(), &ids, &BTreeMap::new(), rules) {
         Err(error) => error.to_string(),
         Ok(response) => {
             let envs = response.envs.iter().map(|(name, value)| format!("{name}={value}"));
@@ -37,6 +37,7 @@ fn by_uuid() -> AnswerRules {
         extras: BTreeSet::new(),
         cdi_extras: BTreeSet::new(),
         imex_channels: Vec::new(),
+        mps: None,
         device_specs: None,
     }
 }
@@ -125,10 +126,8 @@ fn golden_node(file: &str) -> Inventory {
     for (device, (uuid, id)) in gpus[2].mig.as_mut().unwrap().devices.iter_mut().zip(slices.iter().zip(1..)) {
         (device.uuid, device.gpu_instance_id) = ((*uuid).to_owned(), id);
     }
-    let rules = OfferRules {
-        time_slicing: File::parse(file, "FILE").unwrap().time_slicing,
-        ..rules(MigStrategy::Mixed, "")
-    };
+    let rules =
+        OfferRules { sharing: File::parse(file, "FILE").unwrap().sharing, ..rules(MigStrategy::Mixed, "") };
     Inventory::build(&Reading { gpus, ..Reading::default() }, &rules).unwrap()
 }
 
@@ -199,7 +198,7 @@ fn every_answer_equals_nvidias_field_by_field() {
         for call in golden["answers"].as_array().unwrap() {
             let resource = call["resource"].as_str().unwrap().parse().unwrap();
             let ids: Vec<String> = serde_json::from_value(call["ids"].clone()).unwrap();
-            let answer = allocate_response(&inventory, &resource, &ids, &rules).unwrap();
+            let answer = allocate_response(&inventory, &resource, &ids, &BTreeMap::new(), &rules).unwrap();
             assert_eq!(
                 without_uuid(as_json(answer)),
                 without_uuid(call["answer"].clone()),
@@ -239,4 +238,28 @@ fn an_imex_channel_that_is_missing_is_left_out_or_an_error() {
     fs::write(&node, "").unwrap();
     assert!(required().contains("is no character device: create it"));
     assert!(imex::channels(&[], true, &seen_at).unwrap().is_empty());
+}
+
+/// Golden: NVIDIA's plugin v0.20.0 on the simulator with `sharing.mps`, its host paths and their order.
+#[test]
+fn shares_by_mps_are_told_where_the_daemon_is_before_anything_else_is_mounted() {
+    let rules = AnswerRules {
+        strategies: [DeviceListStrategy::VolumeMounts].into(),
+        mps: Some(Folders::at("/run/nvidia/mps")),
+        ..by_uuid()
+    };
+    let inventory = inventory(&["whole"], MigStrategy::None, "rename gpu=4").unwrap();
+    let (resource, ids) = ("nvidia.com/gpu.shared".parse().unwrap(), ["GPU-0::0".to_owned()]);
+    let response = allocate_response(&inventory, &resource, &ids, &BTreeMap::new(), &rules).unwrap();
+    assert_eq!(response.envs["CUDA_MPS_PIPE_DIRECTORY"], "/mps/nvidia.com/gpu.shared/pipe");
+    let mounts: Vec<String> =
+        response.mounts.iter().map(|mount| format!("{}:{}", mount.host_path, mount.container_path)).collect();
+    assert_eq!(
+        mounts,
+        [
+            "/run/nvidia/mps/nvidia.com/gpu.shared/pipe:/mps/nvidia.com/gpu.shared/pipe",
+            "/run/nvidia/mps/shm:/dev/shm",
+            "/dev/null:/var/run/nvidia-container-devices/GPU-0",
+        ]
+    );
 }

@@ -6,6 +6,7 @@ use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::locate;
 use stowage_shared::pack::{self, Chosen, Demand, Mix};
 use stowage_shared::resource::ResourceName;
+use stowage_shared::topology::draw_together;
 
 use super::Book;
 use super::calls::{Asker, expected, promised};
@@ -164,8 +165,12 @@ impl Book {
 
         let demand = Demand::from([(ask.resource.clone(), u32::try_from(missing).ok()?)]);
         let mix = Mix::prior(gpus.iter().map(|gpu| &**gpu));
-        let placement =
-            pack::place(&guarded, &demand, &mix).or_else(|_| pack::place(&states, &demand, &mix)).ok()?;
+        let (mut placement, seen) = match pack::place(&guarded, &demand, &mix) {
+            Ok(placement) => (placement, &guarded),
+            Err(_) => (pack::place(&states, &demand, &mix).ok()?, &states),
+        };
+        let given = self.places(ask.resource, ask.must_include);
+        draw_together(&mut placement, seen, &given.iter().map(|place| place.gpu).collect::<Vec<_>>());
         let chosen: Vec<Chosen> = placement.devices.into_values().flatten().collect();
         let ids = available_at(&chosen, free, missing);
         (ids.len() == missing).then_some(ids)

@@ -42,6 +42,9 @@ pub use slices::Booking;
 /// How long an allocation that pod-resources does not show is kept in mind: the kubelet stores it only after
 /// `Allocate` has returned, and a pod that is refused afterwards never shows.
 pub const GRANT_GRACE: Duration = Duration::from_secs(60);
+/// The same where the pod that it was probably for is gone already: long enough for the kubelet to store it, were it
+/// another's.
+const GONE_GRACE: Duration = Duration::from_secs(1);
 /// The most allocations kept in mind that pod-resources has not shown.
 const GRANTS_MAX: usize = 4096;
 /// The most pods of a node with GPU requests; the kubelet's own limit is 110 unless raised.
@@ -411,7 +414,9 @@ impl Book {
             if is_held(grant) {
                 return false;
             }
-            if asked_at - grant.at < GRANT_GRACE {
+            let is_gone = |(uid, _): &(String, String)| self.knows_pods && !self.pods.contains_key(uid);
+            let grace = if grant.call.as_ref().is_some_and(is_gone) { GONE_GRACE } else { GRANT_GRACE };
+            if asked_at - grant.at < grace {
                 return true;
             }
             unseen.extend(grant.call.clone());

@@ -18,6 +18,7 @@ use stowage_shared::resource::ResourceName;
 
 use super::Book;
 use super::calls::{expected, promised};
+use crate::inventory::ListedDevice;
 
 /// The slice that was booked for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,11 @@ impl Book {
         &self.gpus
     }
 
+    /// Whether a device id is a token of this resource.
+    pub fn knows_token(&self, resource: &ResourceName, id: &str) -> bool {
+        id.parse().is_ok_and(|id| self.gpu_of_token(resource, &id).is_some())
+    }
+
     /// The slice that was booked for a token.
     pub fn booking(&self, token: &str) -> Option<&Booking> {
         self.bookings.get(token)
@@ -44,16 +50,36 @@ impl Book {
         self.bookings.iter().map(|(token, booking)| (token.as_str(), booking))
     }
 
-    /// The devices of a resource on each GPU, as they are to be listed, whatever the GPU's health.
-    pub fn listed(&self, resource: &ResourceName) -> impl Iterator<Item = (&Arc<Gpu>, Vec<Listed>)> {
+    /// The devices of a resource, as the kubelet should see them: healthy is what is in use or could be handed out
+    /// now, unless it is ill. While nothing is known of the GPUs, what is in use is left as it is.
+    pub fn listed(&self, resource: &ResourceName) -> Vec<ListedDevice> {
         let in_use = self.ids_in_use(resource);
-        let list = move |state: &GpuState| {
-            let mut listed = listing::listed(state, resource);
-            listed.iter_mut().for_each(|device| device.healthy |= in_use.contains(&device.id.to_string()));
-            listed
-        };
-        let lists: Vec<Vec<Listed>> = self.states().iter().map(list).collect();
-        self.gpus.iter().zip(lists)
+        let unknown = self.inventory.why_unknown().is_some();
+        let mut devices = Vec::new();
+        for state in self.states() {
+            let gpu = &*state.gpu;
+            let mut device = |id: String, has_room: bool| {
+                let is_in_use = in_use.contains(&id);
+                let is_well = self.inventory.why_sick_device(&id).is_none()
+                    && if unknown { is_in_use } else { gpu.unhealthy.is_none() };
+                let healthy = is_well && (is_in_use || has_room);
+                devices.push(ListedDevice { id, healthy, numa_node: gpu.numa_node });
+            };
+            let listed = listing::listed(&state, resource);
+            // Others may have built something since, so that there could be fewer slices than there are.
+            let is_listed = |id: &String| listed.iter().any(|device| device.id.to_string() == *id);
+            let of_gpu = |id: &&String| {
+                let token = id.parse().ok();
+                token.is_some_and(|id| {
+                    self.gpu_of_token(resource, &id).is_some_and(|at| self.gpus[at].uuid == gpu.uuid)
+                })
+            };
+            let unlisted: Vec<String> =
+                in_use.iter().filter(of_gpu).filter(|id| !is_listed(id)).cloned().collect();
+            listed.into_iter().for_each(|Listed { id, healthy }| device(id.to_string(), healthy));
+            unlisted.into_iter().for_each(|id| device(id, false));
+        }
+        devices
     }
 
     /// Books a slice for each of these ids that is a token and has none yet, as far as there is room.
@@ -101,6 +127,9 @@ impl Book {
                 };
                 if let Some(offer) = (0..gpu.part_uuids.len()).find(same) {
                     gpu.part_uuids[offer].clone_from(token);
+                    if let Some(why) = self.inventory.why_sick(token) {
+                        gpu.sick.insert(offer, why.to_owned());
+                    }
                 }
             }
             Arc::new(gpu)

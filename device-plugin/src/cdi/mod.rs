@@ -136,6 +136,15 @@ impl Specs {
         })
     }
 
+    /// Writes the spec of the GPUs and MIG devices of an inventory, with `slices`, those that were built on demand, by
+    /// name. Blocks.
+    ///
+    /// # Errors
+    /// [`CdiError`].
+    pub fn write_gpus(&self, inventory: &Inventory, slices: &[(String, PartDetail)]) -> Result<(), CdiError> {
+        self.put("gpu", self.gpu_spec(inventory, slices)?)
+    }
+
     /// Writes the specs of an inventory, and removes those that say nothing any more. Files that would not change are
     /// left alone, so it may be called after every look at the GPUs. Blocks.
     ///
@@ -143,8 +152,13 @@ impl Specs {
     ///
     /// # Errors
     /// [`CdiError`], for the first file that cannot be written. What was there before is there still.
-    pub fn write(&self, inventory: &Inventory, imex_channels: &[u32]) -> Result<BTreeSet<Extra>, CdiError> {
-        self.put("gpu", self.gpu_spec(inventory)?)?;
+    pub fn write(
+        &self,
+        inventory: &Inventory,
+        slices: &[(String, PartDetail)],
+        imex_channels: &[u32],
+    ) -> Result<BTreeSet<Extra>, CdiError> {
+        self.write_gpus(inventory, slices)?;
         self.put("imex-channel", self.imex_spec(imex_channels))?;
         let mut found = BTreeSet::new();
         for extra in Extra::ALL {
@@ -172,15 +186,16 @@ impl Specs {
     }
 
     /// The GPUs and MIG devices; `None` where there are none.
-    fn gpu_spec(&self, inventory: &Inventory) -> Result<Option<Spec>, CdiError> {
+    fn gpu_spec(
+        &self,
+        inventory: &Inventory,
+        slices: &[(String, PartDetail)],
+    ) -> Result<Option<Spec>, CdiError> {
         let minors = MigMinors::needed(inventory, &self.procfs)?;
-        let devices: Vec<Device> = inventory
-            .parts()
-            .map(|(uuid, part)| Device {
-                name: self.id_strategy.name(uuid, part),
-                container_edits: self.part_edits(part, &minors),
-            })
-            .collect();
+        let device = |name: String, part| Device { name, container_edits: self.part_edits(part, &minors) };
+        let parts = inventory.parts().map(|(uuid, part)| device(self.id_strategy.name(uuid, part), part));
+        let slices = slices.iter().map(|(name, part)| device(name.clone(), part));
+        let devices: Vec<Device> = parts.chain(slices).collect();
         let kernel = std::fs::read_to_string(self.procfs.join("sys/kernel/osrelease")).unwrap_or_default();
         let search = Search {
             root: &self.seen,

@@ -161,7 +161,7 @@ const EVERYTHING: [&str; 4] = [
 #[test]
 fn every_spec_equals_nvidias_field_by_field() {
     let machine = golden_machine();
-    let found = specs(machine.path(), &EVERYTHING).write(&golden_inventory(), &[0]).unwrap();
+    let found = specs(machine.path(), &EVERYTHING).write(&golden_inventory(), &[], &[0]).unwrap();
     assert_eq!(found, Extra::ALL.into());
     for class in ["gpu", "gds", "gdrcopy", "mofed", "imex-channel"] {
         let golden = format!("{}/tests/golden/cdi/{class}.json", env!("CARGO_MANIFEST_DIR"));
@@ -194,7 +194,7 @@ fn device_nodes_are_looked_at_and_other_files_are_none() {
 #[test]
 fn without_nvidias_hooks_libraries_have_all_their_names() {
     let machine = golden_machine();
-    specs(machine.path(), &["--cdi-disable-hooks=all"]).write(&golden_inventory(), &[]).unwrap();
+    specs(machine.path(), &["--cdi-disable-hooks=all"]).write(&golden_inventory(), &[], &[]).unwrap();
     let spec = read(machine.path(), "gpu");
     assert!(!spec.to_string().contains("hooks"));
     let mounts = spec["containerEdits"]["mounts"].as_array().unwrap();
@@ -217,7 +217,7 @@ fn some_hooks_can_be_left_out() {
         "--cdi-disable-hooks=enable-cuda-compat,update-ldcache",
         "--nvidia-cdi-hook-path=/opt/nvidia-cdi-hook",
     ];
-    specs(machine.path(), &flags).write(&golden_inventory(), &[]).unwrap();
+    specs(machine.path(), &flags).write(&golden_inventory(), &[], &[]).unwrap();
     let spec = read(machine.path(), "gpu");
     let hooks = spec["containerEdits"]["hooks"].as_array().unwrap();
     let names: Vec<_> = hooks.iter().map(|hook| hook["args"][1].as_str().unwrap()).collect();
@@ -236,7 +236,7 @@ fn feature_flags_do_what_nvidias_do() {
     let machine = golden_machine();
     fs::write(machine.path().join("usr/lib/x86_64-linux-gnu/libGL.so"), "").unwrap();
     let write = |flags: &[&str]| {
-        specs(machine.path(), flags).write(&golden_inventory(), &[]).unwrap();
+        specs(machine.path(), flags).write(&golden_inventory(), &[], &[]).unwrap();
         read(machine.path(), "gpu").to_string()
     };
     let plain = write(&[]);
@@ -255,7 +255,7 @@ fn a_machine_without_a_driver_gets_device_nodes_alone() {
     let gpus = vec![gpu(0, "whole")];
     let inventory =
         Inventory::build(&Reading { gpus, ..Reading::default() }, &rules(MigStrategy::None, "")).unwrap();
-    let found = specs(machine.path(), &EVERYTHING).write(&inventory, &[]).unwrap();
+    let found = specs(machine.path(), &EVERYTHING).write(&inventory, &[], &[]).unwrap();
     assert_eq!(found, BTreeSet::new(), "no extra has a device here");
     let spec = read(machine.path(), "gpu");
     let node = &spec["devices"][0]["containerEdits"]["deviceNodes"][0];
@@ -268,16 +268,16 @@ fn nothing_is_written_twice_and_what_is_gone_is_removed() {
     let machine = golden_machine();
     let path = machine.path().join("cdi/k8s.device-plugin.nvidia.com-gpu.json");
     let modified = || fs::metadata(&path).unwrap().modified().unwrap();
-    specs(machine.path(), &["--gds-enabled"]).write(&golden_inventory(), &[0]).unwrap();
+    specs(machine.path(), &["--gds-enabled"]).write(&golden_inventory(), &[], &[0]).unwrap();
     let before = modified();
-    specs(machine.path(), &[]).write(&golden_inventory(), &[]).unwrap();
+    specs(machine.path(), &[]).write(&golden_inventory(), &[], &[]).unwrap();
     assert_eq!(modified(), before);
     let files = |folder: &Path| {
         fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect::<Vec<_>>()
     };
     assert_eq!(files(&machine.path().join("cdi")), ["k8s.device-plugin.nvidia.com-gpu.json"]);
     let none = Inventory::build(&Reading::default(), &rules(MigStrategy::None, "")).unwrap();
-    specs(machine.path(), &[]).write(&none, &[]).unwrap();
+    specs(machine.path(), &[]).write(&none, &[], &[]).unwrap();
     assert!(files(&machine.path().join("cdi")).is_empty(), "a spec without devices would be refused");
 }
 
@@ -288,7 +288,7 @@ fn a_link_that_lies_in_the_way_is_not_written_through() {
     fs::write(&target, "keep").unwrap();
     fs::create_dir_all(machine.path().join("cdi")).unwrap();
     symlink(&target, machine.path().join("cdi/.k8s.device-plugin.nvidia.com-gpu.new")).unwrap();
-    specs(machine.path(), &[]).write(&golden_inventory(), &[]).unwrap();
+    specs(machine.path(), &[]).write(&golden_inventory(), &[], &[]).unwrap();
     assert_eq!(fs::read_to_string(target).unwrap(), "keep");
     assert_eq!(read(machine.path(), "gpu")["kind"], "k8s.device-plugin.nvidia.com/gpu");
 }
@@ -299,7 +299,7 @@ fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
     let mut specs = specs(machine.path(), &[]);
     let mut refused = |folder: &Path| {
         specs.cdi.folder = folder.to_owned();
-        specs.write(&golden_inventory(), &[]).unwrap_err()
+        specs.write(&golden_inventory(), &[], &[]).unwrap_err()
     };
     // On a full file system, and on one that takes no files: what every Linux has of them.
     let error = refused(Path::new("/proc/cdi"));

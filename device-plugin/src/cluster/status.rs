@@ -11,10 +11,9 @@ use crate::telemetry::Published;
 
 /// The status, but for the time: so that two of them can be compared.
 pub(super) fn of(book: &Book, node_uid: &str, usage: &Published) -> GpuNodeStatus {
-    let gpus = book.inventory().gpus();
+    let gpus = book.gpus();
     let allocations = book.allocations();
     let in_use: BTreeSet<usize> = allocations.iter().flat_map(|held| gpus_of(book, held)).collect();
-    let held = book.parts_in_use();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     GpuNodeStatus {
         observed_at: String::new(),
@@ -26,11 +25,7 @@ pub(super) fn of(book: &Book, node_uid: &str, usage: &Published) -> GpuNodeStatu
             unhealthy: count(gpus.iter().filter(|gpu| gpu.unhealthy.is_some()).count()),
         },
         geometries: book.inventory().geometries().to_vec(),
-        gpus: gpus
-            .iter()
-            .map(|gpu| with_usage(GpuStatus::of(gpu), usage))
-            .map(|gpu| without_sick(book, &held, gpu))
-            .collect(),
+        gpus: gpus.iter().map(|gpu| with_usage(GpuStatus::of(gpu), usage)).collect(),
         allocations,
     }
 }
@@ -39,20 +34,10 @@ fn with_usage(gpu: GpuStatus, usage: &Published) -> GpuStatus {
     GpuStatus { utilization: usage.get(&gpu.uuid).copied(), ..gpu }
 }
 
-/// A GPU without those of its slices that must not be handed out while it is healthy itself: a plan that named one
-/// could not be carried out. What a pod holds is told all the same.
-fn without_sick(book: &Book, held: &BTreeSet<String>, mut gpu: GpuStatus) -> GpuStatus {
-    let sick = |part: &str| book.inventory().why_sick(part).is_some();
-    if gpu.unhealthy.is_none() {
-        gpu.offers.retain(|offer| !sick(&offer.uuid) || held.contains(&offer.uuid));
-    }
-    gpu
-}
-
 fn gpus_of<'a>(book: &'a Book, held: &'a AllocationStatus) -> impl Iterator<Item = usize> + 'a {
     held.device_ids.iter().filter_map(|id| {
         let id: DeviceId = id.parse().ok()?;
-        locate(book.inventory().gpus().iter().map(|gpu| &**gpu), &held.resource, &id).map(|(gpu, _)| gpu)
+        locate(book.gpus().iter().map(|gpu| &**gpu), &held.resource, &id).map(|(gpu, _)| gpu)
     })
 }
 
@@ -88,20 +73,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sick_slice_is_offered_to_nobody_and_a_sick_gpu_says_why() {
+    fn a_sick_slice_and_a_sick_gpu_say_why() {
         let gpus = ["whole", "1g.5gb@0 1g.5gb@1 1g.5gb@2"];
         let inventory = inventory(&gpus, MigStrategy::Mixed, "").unwrap();
         let sick = Sick(&["GPU-0", "MIG-1-0", "MIG-1-1"]);
-        let mut book = Book::new("n1", Arc::new(inventory.judged(&sick)));
-        let resource = "nvidia.com/mig-1g.5gb".parse().unwrap();
-        book.apply(Event::Allocated { resource, ids: vec!["MIG-1-1".into()], at: Duration::ZERO });
+        let book = Book::new("n1", Arc::new(inventory.judged(&sick)));
         let status = of(&book, "uid-of-node", &Published::default());
-        let offers = |gpu: usize| -> Vec<&str> {
-            status.gpus[gpu].offers.iter().map(|offer| offer.uuid.as_str()).collect()
+        let offers = |gpu: usize| -> Vec<(&str, Option<&str>)> {
+            let offers = status.gpus[gpu].offers.iter();
+            offers.map(|offer| (offer.uuid.as_str(), offer.unhealthy.as_deref())).collect()
         };
-        assert_eq!((offers(0), status.gpus[0].unhealthy.as_deref()), (vec!["GPU-0"], Some("XID 95")));
-        assert_eq!((offers(1), status.gpus[1].unhealthy.as_deref()), (vec!["MIG-1-1", "MIG-1-2"], None));
+        assert_eq!((offers(0), status.gpus[0].unhealthy.as_deref()), (vec![("GPU-0", None)], Some("XID 95")));
+        let slices = vec![("MIG-1-0", Some("XID 94")), ("MIG-1-1", Some("XID 94")), ("MIG-1-2", None)];
+        assert_eq!((offers(1), status.gpus[1].unhealthy.as_deref()), (slices, None));
         assert_eq!(status.summary.unhealthy, 1);
+        let read = status.inventory().unwrap();
+        assert_eq!(read, book.gpus().iter().map(|gpu| (**gpu).clone()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ops::logs::LogArgs;
 
 use super::settings::{SETTINGS, Setting, Support};
 use super::{AllocationPolicy, Config, ConfigError, DeviceIdStrategy, File, MigStrategy};
-use super::{answers, health, labels, per_node};
+use super::{answers, health, labels, mps, on_demand, per_node};
 
 /// The program's command line, made from the table of settings.
 pub fn arguments() -> Command {
@@ -52,7 +52,7 @@ fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
     given.refuse_what_is_not_supported()?;
     let kubernetes = given.boolean("kubernetes")?.unwrap_or(true);
     let driver_root = given.path("flags.nvidiaDriverRoot", "/")?;
-    Ok(Config {
+    let config = Config {
         node_name: given.node_name(kubernetes)?,
         mig_strategy: given
             .one_of(
@@ -61,9 +61,12 @@ fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
                     ("none", MigStrategy::None),
                     ("single", MigStrategy::Single),
                     ("mixed", MigStrategy::Mixed),
+                    ("on-demand", MigStrategy::OnDemand),
                 ],
             )?
             .unwrap_or(MigStrategy::None),
+        elastic_gpus: given.boolean("flags.elasticGPUs")?.unwrap_or(false),
+        mig_static: given.list("flags.migStaticGPUs").into_iter().map(str::to_owned).collect(),
         fail_on_init_error: given.boolean("flags.failOnInitError")?.unwrap_or(true),
         device_list_strategies: answers::device_list_strategies(&given)?,
         cdi_annotation_prefix: given
@@ -87,7 +90,8 @@ fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
         driver_root,
         container_driver_root: given.path("flags.plugin.containerDriverRoot", "/driver-root")?,
         names: file.names,
-        time_slicing: file.time_slicing,
+        sharing: file.sharing,
+        mps: mps::read(&given)?,
         allocation_policy: given
             .one_of(
                 "flags.plugin.sharedDevicesAllocationPolicy",
@@ -104,7 +108,10 @@ fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
         dcgm_metrics: given.boolean("dcgm-metrics")?.unwrap_or(true),
         labels: labels::read(&given, kubernetes)?,
         per_node: per_node::read(&given, kubernetes)?,
-    })
+    };
+    on_demand::check(&given, &config)?;
+    mps::check(&given, &config)?;
+    Ok(config)
 }
 
 /// A value and who gave it.

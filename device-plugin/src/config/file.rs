@@ -3,14 +3,14 @@
 //! The file is read into plain values first and then walked by hand, so that every refusal can name the key with
 //! its whole path, the value that stands there, and the cure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::names::ResourceNames;
 use super::settings::{SETTINGS, Setting};
-use super::sharing::TimeSlicing;
+use super::sharing::Sharing;
 use super::{ConfigError, names, sharing};
 
 /// The longest file that is read, in bytes; real ones have a few hundred.
@@ -26,7 +26,7 @@ pub struct File {
     /// `resources`.
     pub names: ResourceNames,
     /// `sharing.timeSlicing`.
-    pub time_slicing: Option<TimeSlicing>,
+    pub sharing: Option<Sharing>,
 }
 
 impl File {
@@ -68,7 +68,7 @@ impl File {
             file.settings_of(&at.key(section), root.get(section))?;
         }
         file.names = names::read(&at.key("resources"), root.get("resources"))?;
-        file.time_slicing = sharing::read(&at.key("sharing"), root.get("sharing"), &file.names)?;
+        file.sharing = sharing::read(&at.key("sharing"), root.get("sharing"), &file.names)?;
         Ok(file)
     }
 
@@ -119,13 +119,12 @@ impl At<'_> {
     /// The keys that would be known beside this one.
     pub(super) fn siblings(&self) -> String {
         let parent = self.path.rsplit_once('.').map_or("", |(parent, _)| parent);
-        let mut names: Vec<&str> = SETTINGS
+        let names = SETTINGS
             .iter()
             .filter(|setting| setting.in_file)
-            .filter_map(|setting| setting.key.strip_prefix(parent)?.strip_prefix('.')?.split('.').next())
-            .collect();
-        names.dedup();
-        names.join(", ")
+            .filter_map(|setting| setting.key.strip_prefix(parent)?.strip_prefix('.')?.split('.').next());
+        let mut seen = BTreeSet::new();
+        names.filter(|name| seen.insert(*name)).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn only(&self, map: &Map<String, Value>, known: &[&str]) -> Result<(), ConfigError> {

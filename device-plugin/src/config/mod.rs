@@ -8,7 +8,9 @@ mod check;
 mod file;
 mod health;
 mod labels;
+mod mps;
 mod names;
+mod on_demand;
 mod per_node;
 pub mod settings;
 mod sharing;
@@ -25,9 +27,10 @@ pub use check::{arguments, load, load_chosen};
 pub use file::{CONFIG_FILE_MAX_BYTES, File};
 pub use health::HealthConfig;
 pub use labels::{LabelConfig, LabelTarget};
+pub use mps::MpsConfig;
 pub use names::{NamePattern, ResourceNames};
 pub use per_node::{ChoiceError, Fallback, PerNode};
-pub use sharing::{AllocationPolicy, SharedDevices, SharedResource, TimeSlicing};
+pub use sharing::{AllocationPolicy, SharedDevices, SharedResource, Sharing, SharingStrategy};
 
 /// How MIG devices are offered; NVIDIA's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub enum MigStrategy {
     Single,
     /// Whole GPUs are `nvidia.com/gpu`, slices `nvidia.com/mig-<profile>`.
     Mixed,
+    /// The same names, and slices are built when somebody has got them; Stowage's own word.
+    OnDemand,
 }
 
 /// What names a device, in `NVIDIA_VISIBLE_DEVICES` and everywhere else that containers are told it.
@@ -56,6 +61,10 @@ pub struct Config {
     pub node_name: String,
     /// How MIG devices are offered.
     pub mig_strategy: MigStrategy,
+    /// GPUs, by UUID or NVML's index, whose MIG devices are left as they are in spite of strategy `on-demand`.
+    pub mig_static: Vec<String>,
+    /// Whether a GPU is offered in several forms at once, until somebody uses one.
+    pub elastic_gpus: bool,
     /// Whether a node without a working NVML ends the program.
     pub fail_on_init_error: bool,
     /// How containers are told their devices; at least one way.
@@ -81,7 +90,9 @@ pub struct Config {
     /// Names other than the usual ones.
     pub names: ResourceNames,
     /// Which resources are shared.
-    pub time_slicing: Option<TimeSlicing>,
+    pub sharing: Option<Sharing>,
+    /// Where MPS's daemons and pods meet; always there where it is used.
+    pub mps: Option<MpsConfig>,
     /// Which shares are handed out first, where no plan says.
     pub allocation_policy: AllocationPolicy,
     /// Where the kubelet takes registrations.
@@ -104,6 +115,14 @@ pub struct Config {
     pub labels: Option<LabelConfig>,
     /// Where each node's own configuration comes from; `None` where there is one for all.
     pub per_node: Option<PerNode>,
+}
+
+impl Config {
+    /// MPS's folders, where shares are by MPS.
+    pub fn mps_in_use(&self) -> Option<&MpsConfig> {
+        let by_mps = self.sharing.as_ref().is_some_and(|sharing| sharing.strategy == SharingStrategy::Mps);
+        self.mps.as_ref().filter(|_| by_mps)
+    }
 }
 
 /// Why a configuration is not used.

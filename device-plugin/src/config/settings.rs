@@ -5,7 +5,7 @@
 //! where it has the setting; what it has and we have not is in the table too, with the values that ask for
 //! nothing: anything else is refused, never ignored.
 
-use super::{health, labels, per_node};
+use super::{health, labels, mps, per_node};
 
 /// What becomes of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,6 @@ pub enum Support {
         /// What it would be, and what to do instead.
         cure: &'static str,
     },
-    /// It is NVIDIA's and asks for nothing by itself: only with another setting, which is refused.
-    Inert,
 }
 
 /// What a setting's values look like.
@@ -101,11 +99,6 @@ const fn not_yet(
     Setting { key, flag, env, support: Support::NotYet { neutral, cure }, ..BASE }
 }
 
-/// A setting of NVIDIA's that only means something beside one that is refused.
-const fn inert(key: &'static str, flag: &'static str, env: &'static [&'static str]) -> Setting {
-    Setting { key, flag, env, support: Support::Inert, ..BASE }
-}
-
 const ONESHOT: &str =
     "this program labels the node for as long as it runs: use sleepInterval: infinite to label it once";
 const OUTPUT_FILE: &str = "labels go to the API server, so nothing needs such a file: leave it out";
@@ -120,8 +113,28 @@ pub const SETTINGS: &[Setting] = &[
         "mig-strategy",
         &["MIG_STRATEGY"],
         "none",
-        "How MIG devices are offered: none, single or mixed",
+        "How MIG devices are offered: none, single, mixed, or on-demand (built when a pod has got them)",
     ),
+    Setting {
+        kind: Kind::List,
+        ..nvidia(
+            "flags.migStaticGPUs",
+            "mig-static-gpus",
+            &["MIG_STATIC_GPUS"],
+            "",
+            "GPUs, by UUID or index, whose MIG devices are left as they are in spite of on-demand",
+        )
+    },
+    Setting {
+        kind: Kind::Switch,
+        ..nvidia(
+            "flags.elasticGPUs",
+            "elastic-gpus",
+            &["ELASTIC_GPUS"],
+            "false",
+            "Whether GPUs are offered whole, as shares and as slices at once, until somebody uses one form",
+        )
+    },
     Setting {
         kind: Kind::Switch,
         ..nvidia(
@@ -331,7 +344,8 @@ pub const SETTINGS: &[Setting] = &[
         &["/etc/kubernetes/node-feature-discovery/features.d/gfd"],
         OUTPUT_FILE,
     ),
-    inert("flags.mpsRoot", "mps-root", &["MPS_ROOT"]),
+    mps::HOST_ROOT,
+    mps::ROOT,
     Setting {
         alias: Some("nvidia-ctk-path"),
         ..nvidia(

@@ -1,7 +1,7 @@
 //! `sharing` of NVIDIA's file: which devices are shared, and under which name.
 
 use serde_json::{Map, Value};
-use stowage_shared::contract::REPLICAS_MAX;
+use stowage_shared::contract::{MPS_CLIENTS_MAX, REPLICAS_MAX};
 use stowage_shared::resource::ResourceName;
 
 use super::ConfigError;
@@ -18,9 +18,31 @@ pub enum AllocationPolicy {
     Packed,
 }
 
-/// How resources are shared by time-slicing.
+/// By what those who share a GPU are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SharingStrategy {
+    /// By time: the GPU switches between processes that know nothing of each other.
+    #[default]
+    TimeSlicing,
+    /// By CUDA's Multi-Process Service: they run at once, each within limits of memory and threads.
+    Mps,
+}
+
+impl SharingStrategy {
+    /// Its section in NVIDIA's file.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::TimeSlicing => "timeSlicing",
+            Self::Mps => "mps",
+        }
+    }
+}
+
+/// How resources are shared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TimeSlicing {
+pub struct Sharing {
+    /// By what.
+    pub strategy: SharingStrategy,
     /// Whether a container may ask for one share only.
     pub fail_requests_greater_than_one: bool,
     /// Whether the shares of one container must be of different GPUs or MIG devices; Stowage's own key.
@@ -61,19 +83,34 @@ pub(super) fn read(
     at: &At<'_>,
     value: Option<&Value>,
     names: &ResourceNames,
-) -> Result<Option<TimeSlicing>, ConfigError> {
+) -> Result<Option<Sharing>, ConfigError> {
     let Some(map) = at.map(value)? else { return Ok(None) };
     at.only(map, &["timeSlicing", "mps"])?;
-    if let Some(mps) = map.get("mps").filter(|mps| !mps.is_null()) {
-        let cure = "MPS is not supported yet: use sharing.timeSlicing, or leave it out";
-        return Err(at.key("mps").wrong(mps, cure));
-    }
-    let at = at.key("timeSlicing");
-    let Some(map) = at.map(map.get("timeSlicing"))? else { return Ok(None) };
+    let section = |strategy: SharingStrategy| {
+        let name = strategy.section();
+        sharing(&at.key(name), map.get(name), strategy, names)
+    };
+    let (mps, time_slicing) = (section(SharingStrategy::Mps)?, section(SharingStrategy::TimeSlicing)?);
+    // Where both are given, NVIDIA's plugin goes by MPS.
+    Ok(mps.filter(|mps| !mps.resources.is_empty()).or(time_slicing))
+}
+
+/// One of the two sections.
+fn sharing(
+    at: &At<'_>,
+    value: Option<&Value>,
+    strategy: SharingStrategy,
+    names: &ResourceNames,
+) -> Result<Option<Sharing>, ConfigError> {
+    let Some(map) = at.map(value)? else { return Ok(None) };
     at.only(map, &["renameByDefault", "failRequestsGreaterThanOne", "distinctGPUs", "resources"])?;
     let rename_by_default = at.boolean(map, "renameByDefault")?;
-    let mut sharing = TimeSlicing {
-        fail_requests_greater_than_one: at.boolean(map, "failRequestsGreaterThanOne")?,
+    // NVIDIA's default under MPS is to refuse: the limits of two shares do not add up for one process.
+    let fail_by_default =
+        strategy == SharingStrategy::Mps && map.get("failRequestsGreaterThanOne").is_none_or(Value::is_null);
+    let mut sharing = Sharing {
+        strategy,
+        fail_requests_greater_than_one: fail_by_default || at.boolean(map, "failRequestsGreaterThanOne")?,
         distinct_gpus: at.boolean(map, "distinctGPUs")?,
         resources: Vec::new(),
     };
@@ -81,7 +118,7 @@ pub(super) fn read(
     for (index, item) in at.list(map.get("resources"))?.iter().enumerate() {
         let at = at.item(index);
         let Some(map) = at.map(Some(item))? else { continue };
-        let entry = shared_resource(&at, map, names, rename_by_default)?;
+        let entry = shared_resource(&at, map, strategy, names, rename_by_default)?;
         let taken = |known: &SharedResource| known.name == entry.name && known.devices == SharedDevices::All;
         if sharing.resources.iter().any(taken) {
             return Err(at.wrong(
@@ -98,6 +135,7 @@ pub(super) fn read(
 fn shared_resource(
     at: &At<'_>,
     map: &Map<String, Value>,
+    strategy: SharingStrategy,
     names: &ResourceNames,
     rename_by_default: bool,
 ) -> Result<SharedResource, ConfigError> {
@@ -111,10 +149,17 @@ fn shared_resource(
             wrong("name", "use nvidia.com/gpu, nvidia.com/mig-<profile>, or a name given in resources")
         })?;
 
+    let is_mps = strategy == SharingStrategy::Mps;
+    if is_mps && name.as_str().starts_with("nvidia.com/mig-") {
+        return Err(wrong("name", "MPS shares whole GPUs: use sharing.timeSlicing for MIG devices"));
+    }
+
+    let (most, why) =
+        if is_mps { (MPS_CLIENTS_MAX, ", the most clients of one MPS server") } else { (REPLICAS_MAX, "") };
     let replicas = value("replicas").as_u64().and_then(|n| u32::try_from(n).ok());
     let replicas = replicas
-        .filter(|replicas| (2..=REPLICAS_MAX).contains(replicas))
-        .ok_or_else(|| wrong("replicas", &format!("use a whole number from 2 to {REPLICAS_MAX}")))?;
+        .filter(|replicas| (2..=most).contains(replicas))
+        .ok_or_else(|| wrong("replicas", &format!("use a whole number from 2 to {most}{why}")))?;
 
     let rename = match value("rename") {
         Value::Null => None,

@@ -40,7 +40,7 @@ fn nothing_given_means_nvidias_defaults() {
     assert_eq!(config.dev_root.to_str(), Some("/"));
     assert_eq!(config.kubelet_socket.to_str(), Some("/var/lib/kubelet/device-plugins/kubelet.sock"));
     assert_eq!(config.http_address.to_string(), "0.0.0.0:9410");
-    assert_eq!(config.time_slicing, None);
+    assert_eq!(config.sharing, None);
     assert_eq!(config.allocation_policy, AllocationPolicy::Distributed);
     assert_eq!(config.cdi.folder.to_str(), Some("/var/run/cdi"));
     assert_eq!(config.cdi.hook.to_str(), Some("/usr/bin/nvidia-ctk"));
@@ -74,6 +74,28 @@ fn switches_are_go_booleans_and_stand_for_true_by_themselves() {
     assert!(!specs(&["--pass-device-specs=false"], &["PASS_DEVICE_SPECS=true"]));
 }
 
+#[test]
+fn mps_wins_over_time_slicing_and_refuses_more_than_one_share_unless_told_otherwise() {
+    let file = |more: &str| {
+        format!(
+            "flags: {{mpsRoot: /run/nvidia/mps}}\nsharing:\n  timeSlicing: {{resources: [{{name: gpu, replicas: 9}}]}}\n  \
+             mps: {{{more}resources: [{{name: gpu, replicas: 2}}]}}"
+        )
+    };
+    for (more, want) in [("", true), ("failRequestsGreaterThanOne: false, ", false)] {
+        let config = config(&[], &[], &file(more)).unwrap();
+        let sharing = config.sharing.clone().unwrap();
+        assert_eq!((sharing.strategy, sharing.resources[0].replicas), (SharingStrategy::Mps, 2));
+        assert_eq!(sharing.fail_requests_greater_than_one, want);
+        let folders = MpsConfig { host_root: "/run/nvidia/mps".into(), root: "/mps".into() };
+        assert_eq!(config.mps_in_use(), Some(&folders));
+    }
+    let none = "flags: {mpsRoot: /run/nvidia/mps}\nsharing: {mps: {}, timeSlicing: {resources: [{name: gpu, replicas: 9}]}}";
+    let config = config(&[], &[], none).unwrap();
+    assert_eq!(config.mps_in_use(), None);
+    assert_eq!(config.sharing.unwrap().resources[0].replicas, 9);
+}
+
 /// The defaults that NVIDIA's plugin prints of its own configuration at start.
 #[test]
 fn a_file_that_spells_nvidias_defaults_out_is_accepted() {
@@ -87,7 +109,7 @@ fn a_file_that_spells_nvidias_defaults_out_is_accepted() {
         "resources": {"gpus": [{"pattern": "*", "name": "nvidia.com/gpu"}]},
         "sharing": {"timeSlicing": {}}, "imex": {}}"#;
     let config = config(&[], &["DP_DISABLE_HEALTHCHECKS=all"], file).unwrap();
-    assert_eq!(config.time_slicing, Some(TimeSlicing::default()));
+    assert_eq!(config.sharing, Some(Sharing::default()));
 }
 
 #[test]
@@ -103,7 +125,7 @@ sharing:
       - {name: mig-1g.5gb, replicas: 2, devices: [0, '1:0', GPU-4cf8db2d], rename: small}
       - {name: mig-2g.10gb, replicas: 3, devices: 5, rename: mig-2g.10gb}
 ";
-    let sharing = config(&[], &[], file).unwrap().time_slicing.unwrap();
+    let sharing = config(&[], &[], file).unwrap().sharing.unwrap();
     assert!(sharing.fail_requests_greater_than_one && !sharing.distinct_gpus);
     let line = |shared: &SharedResource| {
         let rename = shared.rename.as_ref().map_or("-", |rename| rename.as_str());
@@ -155,19 +177,19 @@ fn a_wrong_value_says_key_value_place_and_cure() {
             &["--mig-strategy=mixd"][..],
             &[][..],
             "",
-            r#"flags.migStrategy is "mixd" (--mig-strategy): use none, single or mixed"#,
+            r#"flags.migStrategy is "mixd" (--mig-strategy): use none, single, mixed or on-demand"#,
         ),
         (
             &[],
             &["MIG_STRATEGY=x"],
             "",
-            r#"flags.migStrategy is "x" (environment variable MIG_STRATEGY): use none, single or mixed"#,
+            r#"flags.migStrategy is "x" (environment variable MIG_STRATEGY): use none, single, mixed or on-demand"#,
         ),
         (
             &[],
             &[],
             "flags: {migStrategy: 3}",
-            r#"flags.migStrategy is "3" (FILE): use none, single or mixed"#,
+            r#"flags.migStrategy is "3" (FILE): use none, single, mixed or on-demand"#,
         ),
         (
             &[],
@@ -236,7 +258,7 @@ fn an_unknown_key_is_refused_with_those_that_are_known() {
         ),
         (
             "flags: {migStrtegy: mixed}",
-            r#"flags.migStrtegy is "mixed" (FILE): no such key: known here are migStrategy, failOnInitError"#,
+            r#"flags.migStrtegy is "mixed" (FILE): no such key: known here are migStrategy, migStaticGPUs, elasticGPUs, failOnInitError"#,
         ),
         (
             "flags: {plugin: {passDeviceSpec: true}}",
@@ -265,7 +287,7 @@ fn what_nvidia_has_and_we_have_not_is_refused_wherever_it_stands() {
             &[],
             &[],
             "sharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 2}]}}",
-            "MPS is not supported yet: use sharing.timeSlicing",
+            "flags.mpsRoot is not set: sharing.mps wants the folder",
         ),
     ] {
         refused(flags, env, file, want);

@@ -33,7 +33,7 @@ impl HealthMetrics {
         );
         registry.register(
             "gpu_failures",
-            "How often a GPU, or a MIG instance of it, became unhealthy, by GPU, scope (gpu or instance) and cause: lost, hangs, recovery_action, row_remap_failed, row_remap_pending, xid, ecc or unreadable",
+            "How often a GPU, or a MIG instance of it, became unhealthy, by GPU, scope (gpu or instance) and cause: lost, hangs, recovery_action, row_remap_failed, row_remap_pending, xid, ecc, unreadable or gone",
             all.fell_ill,
         );
         registry.register(

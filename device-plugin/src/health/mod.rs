@@ -24,7 +24,7 @@ use crate::nvml::{RecoveryAction, Trouble, Vitals};
 
 pub use metrics::HealthMetrics;
 pub use rules::{QUIET_DEFAULT, Rules, RulesError};
-pub use xids::{Class, look_up};
+pub use xids::{Class, TABLE as XIDS, look_up};
 
 /// What of a GPU is ill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +67,9 @@ pub enum Cause {
     Ecc,
     /// It answers with errors.
     Unreadable,
+    /// It is not there any more: a MIG instance that was destroyed, or a GPU whose MIG mode was switched, while a pod
+    /// holds it. Not this module's to find: what is listed, and missing, is known where it is listed.
+    Gone,
 }
 
 impl Cause {
@@ -81,6 +84,7 @@ impl Cause {
             Self::Xid(_) => "xid",
             Self::Ecc => "ecc",
             Self::Unreadable => "unreadable",
+            Self::Gone => "gone",
         }
     }
 }
@@ -312,7 +316,7 @@ fn still_says(cause: Cause, vitals: &Vitals) -> bool {
         Cause::RowRemapFailed => vitals.row_remap_failed,
         Cause::RowRemapPending => vitals.row_remap_pending,
         Cause::Recovery(action) => vitals.recovery_action == Some(action),
-        Cause::Lost | Cause::Hangs | Cause::Unreadable | Cause::Xid(_) | Cause::Ecc => false,
+        Cause::Lost | Cause::Hangs | Cause::Unreadable | Cause::Xid(_) | Cause::Ecc | Cause::Gone => false,
     }
 }
 

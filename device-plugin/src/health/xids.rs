@@ -1,9 +1,20 @@
 //! What each XID means for the GPU that raised it.
 //!
-//! Source: NVIDIA's XID catalogue for Ampere and newer GPUs, column "Resolution Bucket (Immediate Action)",
-//! <https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html> (read in November 2026). Where that says
-//! "follow a workflow", the class is the workflow's usual end: 13 and 31 are the program's, 48 and the NVLink ones
-//! want a reset. NVIDIA's device plugin knows no classes: there an XID is ignored or takes the GPU away for good.
+//! Sources: NVIDIA's XID catalogue for Ampere and newer GPUs, column "Resolution Bucket (Immediate Action)",
+//! <https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html>, as of October 2025, and for what has no row
+//! there the names in `nverror.h` of NVIDIA's open kernel modules 595.45. Every row was compared with both.
+//!
+//! The bucket is the class, and `RESTART_APP` is [`Application`] where the next step is to look at the program, else
+//! [`Contained`]. Where the catalogue gives no such word:
+//! - "Follow a workflow" is the workflow's usual end: 13, 31 and 45 are the program's, 48 and the NVLink ones want a
+//!   reset, except for 147 and 148, all of whose subcodes are `IGNORE`. 159 (`CHECK_UVM`) is taken for the worst.
+//! - `CHECK_MECHANICALS` (54) and `UPDATE_SWFW` (78) are somebody's work, and the GPU goes on: [`Information`].
+//! - 171 and 172 only say more of a 48; 162 to 166, 168 and 170 only describe a mode. No bucket at all (142, 167,
+//!   169, and from 173 on) is as good as unknown.
+//! - 68 is the program's, against the catalogue, since NVIDIA's device plugin ignores it too: whoever decodes damaged
+//!   videos raises it.
+//!
+//! NVIDIA's device plugin knows no classes: there an XID is ignored or takes the GPU away for good.
 
 use Class::{Application, Contained, Fatal, Information, Reset};
 
@@ -39,11 +50,12 @@ impl Class {
     }
 }
 
-/// The class of an XID that is not in the table: nobody knows what it means, so the GPU is given a rest.
+/// The class of an XID that is not in the table, or for which no action is published: nobody knows what it means, so
+/// the GPU is given a rest.
 pub const UNKNOWN: Class = Contained;
 
-/// First and last XID, class, and what happened.
-const TABLE: &[(u64, u64, Class, &str)] = &[
+/// First and last XID, class, and what happened; in order.
+pub const TABLE: &[(u64, u64, Class, &str)] = &[
     (8, 8, Contained, "a channel stopped processing"),
     (11, 11, Application, "a corrupt command stream"),
     (13, 13, Application, "a graphics engine exception"),
@@ -53,7 +65,7 @@ const TABLE: &[(u64, u64, Class, &str)] = &[
     (32, 32, Application, "a corrupt command buffer"),
     (37, 38, Information, "a firmware method or watchdog error"),
     (39, 41, Contained, "a copy engine error"),
-    (43, 43, Application, "a program was stopped after its own error"),
+    (43, 43, Information, "a program was stopped after an error of its own"),
     (44, 44, Information, "a fault during a context switch"),
     (45, 45, Application, "a program was removed after an earlier error"),
     (46, 46, Reset, "the GPU stopped processing"),
@@ -93,6 +105,7 @@ const TABLE: &[(u64, u64, Class, &str)] = &[
     (139, 139, Contained, "an optical flow engine error"),
     (140, 140, Reset, "a memory error escaped ECC"),
     (141, 141, Information, "a fast path error"),
+    (142, 142, UNKNOWN, "a video encoder error"),
     (143, 143, Reset, "the GPU did not initialize"),
     (144, 146, Reset, "an NVLink error"),
     (147, 148, Information, "an NVLink error that was mended"),
@@ -107,14 +120,24 @@ const TABLE: &[(u64, u64, Class, &str)] = &[
     (158, 158, Reset, "a fatal timeout"),
     (159, 159, Reset, "a coherent link error"),
     (160, 161, Information, "a damaged memory channel"),
-    (162, 166, Information, "a power smoothing or link encryption message"),
+    (162, 165, Information, "a power smoothing message"),
+    (166, 166, Information, "an NVLink encryption message"),
+    (167, 167, UNKNOWN, "a fatal PCIe timeout"),
     (168, 168, Information, "memory capacity is reduced"),
+    (169, 169, UNKNOWN, "the security engine halted"),
+    (170, 170, Information, "an NVLink encryption message"),
+    (171, 172, Information, "details of a memory error that ECC could not mend"),
+    (173, 173, UNKNOWN, "a chip-to-chip link failed"),
+    (175, 175, UNKNOWN, "a memory subsystem error"),
+    (176, 176, UNKNOWN, "many PCIe errors that were mended"),
 ];
 
 /// Class and words of an XID.
 pub fn look_up(xid: u64) -> (Class, &'static str) {
     let row = TABLE.iter().find(|(first, last, ..)| (*first..=*last).contains(&xid));
-    row.map_or((UNKNOWN, "an error that is not in NVIDIA's catalogue"), |(_, _, class, what)| (*class, what))
+    row.map_or((UNKNOWN, "an error that NVIDIA's catalogue does not explain"), |(_, _, class, what)| {
+        (*class, what)
+    })
 }
 
 #[cfg(test)]
@@ -134,12 +157,19 @@ mod tests {
         for (xid, class) in [
             (13, Application),
             (31, Application),
+            (43, Information),
+            (48, Reset),
             (63, Information),
             (79, Fatal),
             (94, Contained),
             (95, Reset),
             (109, Reset),
             (119, Reset),
+            (142, Contained),
+            (147, Information),
+            (149, Reset),
+            (151, Fatal),
+            (171, Information),
             (999, UNKNOWN),
         ] {
             assert_eq!(look_up(xid).0, class, "XID {xid}");

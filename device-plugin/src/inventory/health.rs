@@ -13,6 +13,10 @@ pub trait Judge {
     fn why_none(&self, gpu: &GpuUuid) -> Option<String>;
     /// Why a part, of that UUID and with those GPU and compute instances, must not be handed out.
     fn why_not(&self, gpu: &GpuUuid, part: &str, instances: Option<(u32, u32)>) -> Option<String>;
+    /// The tokens that have a slice now, with its GPU and its GPU and compute instance.
+    fn built(&self) -> Vec<(GpuUuid, String, (u32, u32))> {
+        Vec::new()
+    }
     /// Why nothing is known of any GPU; what is in use is left as it is then.
     fn why_unknown(&self) -> Option<String>;
 }
@@ -22,6 +26,10 @@ impl Inventory {
     pub fn judged(mut self, judge: &impl Judge) -> Self {
         self.unknown = judge.why_unknown();
         self.sick.clear();
+        self.sick.extend(judge.built().into_iter().filter_map(|(gpu, token, instances)| {
+            let why = judge.why_not(&gpu, &token, Some(instances))?;
+            Some((token, why))
+        }));
         for gpu in &mut self.gpus {
             let instances = |part: &str| self.parts.get(part).and_then(|detail| detail.instances);
             let parts = gpu.part_uuids.iter().filter(|part| !part.is_empty());
@@ -34,8 +42,12 @@ impl Inventory {
                 .why_unknown()
                 .or_else(|| judge.why_none(&gpu.uuid))
                 .or_else(|| self.sick.get(gpu.uuid.as_str()).cloned());
-            if gpu.unhealthy != unhealthy {
-                *gpu = Arc::new(Gpu { unhealthy, ..(**gpu).clone() });
+            // Of a GPU that is ill as a whole, that is all there is to say.
+            let parts = gpu.part_uuids.iter().enumerate().filter(|_| unhealthy.is_none());
+            let sick =
+                parts.filter_map(|(offer, part)| Some((offer, self.sick.get(part)?.clone()))).collect();
+            if gpu.unhealthy != unhealthy || gpu.sick != sick {
+                *gpu = Arc::new(Gpu { unhealthy, sick, ..(**gpu).clone() });
             }
         }
         self
@@ -43,7 +55,7 @@ impl Inventory {
 
     /// Whether an offer of a GPU may be handed out.
     pub fn is_well(&self, gpu: &Gpu, offer: usize) -> bool {
-        gpu.unhealthy.is_none() && gpu.part_uuids.get(offer).is_none_or(|part| !self.sick.contains_key(part))
+        gpu.why_not(offer).is_none()
     }
 
     /// Why a part of that UUID must not be handed out, be its GPU as it may.

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use stowage_shared::device_id::DeviceId;
-use stowage_shared::gpu::{Gpu, GpuKindError, Offer, locate};
+use stowage_shared::gpu::{Gpu, GpuKindError, GpuUuid, Offer, locate};
 use stowage_shared::gpu_node::{GeometryStatus, ProfileStatus};
 use stowage_shared::mig::ProfileName;
 use stowage_shared::resource::ResourceName;
 
-use crate::config::{AllocationPolicy, Config, MigStrategy, ResourceNames, TimeSlicing};
+use crate::config::{AllocationPolicy, Config, MigStrategy, ResourceNames, Sharing};
 use crate::nvml::{GpuReading, Reading};
 
 pub use health::Judge;
@@ -27,10 +27,14 @@ pub use health::Judge;
 pub struct OfferRules {
     /// How MIG devices are offered.
     pub mig_strategy: MigStrategy,
+    /// GPUs, by UUID or NVML's index, that MIG on demand leaves alone.
+    pub mig_static: Vec<String>,
+    /// Whether a GPU is offered in several forms at once.
+    pub elastic: bool,
     /// Names other than the usual ones.
     pub names: ResourceNames,
     /// Which resources are shared.
-    pub time_slicing: Option<TimeSlicing>,
+    pub sharing: Option<Sharing>,
     /// Which shares are handed out first.
     pub allocation_policy: AllocationPolicy,
 }
@@ -49,8 +53,10 @@ impl OfferRules {
     pub fn of(config: &Config) -> Self {
         Self {
             mig_strategy: config.mig_strategy,
+            mig_static: config.mig_static.clone(),
+            elastic: config.elastic_gpus,
             names: config.names.clone(),
-            time_slicing: config.time_slicing.clone(),
+            sharing: config.sharing.clone(),
             allocation_policy: config.allocation_policy,
         }
     }
@@ -84,6 +90,11 @@ pub enum OfferError {
         "migStrategy is single, which wants compute instances that fill their GPU instance: {0} does not. Use mixed, which leaves it out, or cut it anew"
     )]
     PartOfInstance(String),
+    /// MPS with slices.
+    #[error(
+        "sharing.mps shares whole GPUs, and {0} is a MIG device: use sharing.timeSlicing, or switch MIG mode off"
+    )]
+    MpsOnMig(String),
     /// Offers that cannot be.
     #[error("GPU {index} cannot be offered")]
     Kind {
@@ -126,6 +137,8 @@ pub struct Inventory {
     gpus: Vec<Arc<Gpu>>,
     geometries: Vec<GeometryStatus>,
     parts: HashMap<String, PartDetail>,
+    /// The GPUs that are cut on demand, by UUID.
+    cut: HashMap<String, PartDetail>,
     share_rules: ShareRules,
     remarks: Vec<String>,
     /// Why parts must not be handed out, by UUID.
@@ -164,7 +177,13 @@ impl Inventory {
         &self.remarks
     }
 
-    /// The resources that have devices, with all of them in NVML's order.
+    /// The resources that have devices, or could have some.
+    pub fn resources(&self) -> BTreeSet<ResourceName> {
+        let offers = self.gpus.iter().flat_map(|gpu| gpu.kind.offers());
+        offers.map(|offer| offer.resource.clone()).collect()
+    }
+
+    /// The resources that have devices which are there already, with all of them in NVML's order.
     pub fn devices(&self) -> BTreeMap<ResourceName, Vec<ListedDevice>> {
         let mut devices: BTreeMap<ResourceName, Vec<ListedDevice>> = BTreeMap::new();
         for gpu in &self.gpus {
@@ -208,6 +227,16 @@ impl Inventory {
     /// What `Allocate` must know of every part, by UUID, in no order.
     pub fn parts(&self) -> impl Iterator<Item = (&str, &PartDetail)> {
         self.parts.iter().map(|(uuid, detail)| (uuid.as_str(), detail))
+    }
+
+    /// The GPUs that are cut on demand, by UUID: what their slices inherit.
+    pub fn cut_on_demand(&self, gpu: &GpuUuid) -> Option<&PartDetail> {
+        self.cut.get(gpu.as_str())
+    }
+
+    /// Whether slices are built here when somebody has got them.
+    pub fn has_slices_on_demand(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// What `Allocate` must know of a part.

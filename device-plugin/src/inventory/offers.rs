@@ -1,16 +1,18 @@
 //! NVIDIA's strategies: under which names a node's GPUs and MIG devices are offered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use stowage_shared::contract::GPUS_PER_NODE_MAX;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, GpuKind, Offer, Part};
 use stowage_shared::gpu_node::GeometryStatus;
+use stowage_shared::mig::MigSlice;
 use stowage_shared::resource::ResourceName;
 
 use super::{Inventory, OfferError, OfferRules, PartDetail, ShareRules, geometry_status};
-use crate::config::{MigStrategy, ResourceNames, SharedDevices, SharedResource, TimeSlicing};
-use crate::nvml::{GpuReading, MigDeviceReading, Reading};
+use crate::config::{MigStrategy, ResourceNames, SharedDevices, SharedResource, Sharing, SharingStrategy};
+use crate::nvml::{GpuReading, MigDeviceReading, MigReading, Reading};
 
 pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, OfferError> {
     if rules.mig_strategy == MigStrategy::Single {
@@ -18,28 +20,44 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
     }
     let mut inventory = Inventory::default();
     let mut kinds: Vec<Arc<GpuKind>> = Vec::new();
-    let mut shares = Shares::new(rules.time_slicing.as_ref());
+    let mut shares = Shares::new(rules.sharing.as_ref());
+    let distinct = rules.sharing.as_ref().is_some_and(|sharing| sharing.distinct_gpus);
+    let by_mps = rules.sharing.as_ref().is_some_and(|sharing| sharing.strategy == SharingStrategy::Mps);
     for gpu in &reading.gpus {
-        let parts = parts(gpu, rules, &mut inventory.remarks);
-        let offers: Vec<Offer> = parts.iter().map(|part| part.offer(shares.take(part))).collect();
-        for part in &parts {
-            inventory.parts.insert(part.uuid.clone(), part.detail.clone());
+        let (mut offers, mut part_uuids) = (Vec::new(), Vec::new());
+        for part in parts(gpu, rules, &mut inventory.remarks) {
+            let shared = shares.take(&part);
+            if by_mps && shared.is_some() && part.part != Part::Whole {
+                return Err(OfferError::MpsOnMig(part.uuid));
+            }
+            // An elastic GPU is there for whoever comes first: somebody who wants all of it, or those who share it.
+            let whole = (rules.elastic && shared.is_some()).then_some(None);
+            for shared in whole.into_iter().chain([shared]) {
+                offers.push(part.offer(shared, distinct));
+                part_uuids.push(part.uuid.clone());
+            }
+            inventory.parts.insert(part.uuid, part.detail);
+        }
+        let foreign = foreign(gpu, rules);
+        if let Some(mig) = on_demand(gpu, rules) {
+            offers.extend(Offer::on_demand(mig.geometry.slices(), &foreign));
+            part_uuids.resize(offers.len(), String::new());
+            inventory.cut.insert(gpu.uuid.to_string(), whole(gpu));
         }
         inventory.gpus.push(Arc::new(Gpu {
             uuid: gpu.uuid.clone(),
             index: gpu.index,
             numa_node: gpu.numa_node,
             kind: kind(&mut kinds, gpu, offers)?,
-            part_uuids: parts.into_iter().map(|part| part.uuid).collect(),
-            foreign: Vec::new(),
+            part_uuids,
+            near: near(gpu, reading),
+            foreign,
             unhealthy: None,
+            sick: BTreeMap::new(),
         }));
     }
     inventory.geometries = geometries(reading);
-    inventory.share_rules = ShareRules {
-        policy: rules.allocation_policy,
-        distinct_gpus: rules.time_slicing.as_ref().is_some_and(|sharing| sharing.distinct_gpus),
-    };
+    inventory.share_rules = ShareRules { policy: rules.allocation_policy, distinct_gpus: distinct };
     inventory.remarks.extend(
         reading
             .unreadable
@@ -48,6 +66,22 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
     );
     inventory.remarks.extend(shares.remarks());
     Ok(inventory)
+}
+
+/// How near the GPUs of lower index are, by index.
+fn near(gpu: &GpuReading, reading: &Reading) -> Vec<u16> {
+    let lower = reading.gpus.iter().filter(|other| other.index < gpu.index);
+    let mut near = Vec::new();
+    for other in lower {
+        let at = usize::try_from(other.index).unwrap_or(usize::MAX);
+        if let Some(score) = reading.nearness.of(&gpu.uuid, &other.uuid)
+            && at < GPUS_PER_NODE_MAX
+        {
+            near.resize(near.len().max(at + 1), 0);
+            near[at] = score;
+        }
+    }
+    near
 }
 
 /// A part of a GPU, and the name that it would have without sharing.
@@ -59,33 +93,51 @@ struct PartOf {
 }
 
 impl PartOf {
-    fn offer(&self, shared: Option<&SharedResource>) -> Offer {
+    fn offer(&self, shared: Option<&SharedResource>, distinct: bool) -> Offer {
         let rename = shared.and_then(|shared| shared.rename.clone());
         Offer {
             resource: rename.unwrap_or_else(|| self.name.clone()),
             part: self.part.clone(),
             replicas: shared.map(|shared| shared.replicas),
+            distinct: shared.is_some() && distinct,
         }
     }
 }
 
+/// MIG of a GPU whose slices are built on demand.
+fn on_demand<'a>(gpu: &'a GpuReading, rules: &OfferRules) -> Option<&'a MigReading> {
+    let is_static = rules.mig_static.iter().any(|id| *id == gpu.index.to_string() || id == gpu.uuid.as_str());
+    let mig = gpu.mig.as_ref().filter(|_| rules.mig_strategy == MigStrategy::OnDemand && !is_static)?;
+    (mig.enabled || is_elastic(gpu, rules)).then_some(mig)
+}
+
+/// Whether a GPU may be whole or cut, as its first user wants it.
+fn is_elastic(gpu: &GpuReading, rules: &OfferRules) -> bool {
+    let switchable = |mig: &MigReading| mig.switchable && !mig.geometry.profiles.is_empty();
+    rules.elastic && gpu.mig.as_ref().is_some_and(switchable)
+}
+
+/// The MIG instances in the way of those that are built on demand.
+fn foreign(gpu: &GpuReading, rules: &OfferRules) -> Vec<MigSlice> {
+    let instances = on_demand(gpu, rules).into_iter().flat_map(|mig| &mig.instances);
+    instances.map(|instance| instance.slice.clone()).collect()
+}
+
 fn parts(gpu: &GpuReading, rules: &OfferRules, remarks: &mut Vec<String>) -> Vec<PartOf> {
     let cut = gpu.mig.as_ref().filter(|mig| mig.enabled && rules.mig_strategy != MigStrategy::None);
+    let stays_cut = |mig: &&MigReading| !(is_elastic(gpu, rules) && mig.instances.is_empty());
+    let cut = cut.filter(|mig| on_demand(gpu, rules).is_none() || stays_cut(mig));
     let Some(mig) = cut else {
-        let detail = PartDetail {
-            index: gpu.index.to_string(),
-            minor: gpu.minor,
-            instances: None,
-            bus_id: gpu.bus_id.clone(),
-            has_graphics: true,
-        };
         return vec![PartOf {
             name: ResourceNames::of(&rules.names.gpus, &gpu.model).cloned().unwrap_or_else(ResourceName::gpu),
             part: Part::Whole,
             uuid: gpu.uuid.to_string(),
-            detail,
+            detail: whole(gpu),
         }];
     };
+    if on_demand(gpu, rules).is_some() {
+        return Vec::new();
+    }
     if mig.devices.is_empty() {
         remarks.push(format!(
             "GPU {} is in MIG mode without MIG devices, and offers nothing: create some and restart this program, or \
@@ -112,10 +164,23 @@ fn parts(gpu: &GpuReading, rules: &OfferRules, remarks: &mut Vec<String>) -> Vec
     parts
 }
 
+/// What `Allocate` must know of a whole GPU.
+fn whole(gpu: &GpuReading) -> PartDetail {
+    PartDetail {
+        index: gpu.index.to_string(),
+        minor: gpu.minor,
+        instances: None,
+        bus_id: gpu.bus_id.clone(),
+        has_graphics: true,
+    }
+}
+
 fn slice(gpu: &GpuReading, device: &MigDeviceReading, rules: &OfferRules) -> PartOf {
     let usual = || match rules.mig_strategy {
         MigStrategy::Single => ResourceName::gpu(),
-        MigStrategy::None | MigStrategy::Mixed => ResourceName::mig(&device.slice.profile),
+        MigStrategy::None | MigStrategy::Mixed | MigStrategy::OnDemand => {
+            ResourceName::mig(&device.slice.profile)
+        }
     };
     let named = ResourceNames::of(&rules.names.mig, device.slice.profile.as_str());
     PartOf {
@@ -195,7 +260,7 @@ struct Shares<'a> {
 }
 
 impl<'a> Shares<'a> {
-    fn new(sharing: Option<&'a TimeSlicing>) -> Self {
+    fn new(sharing: Option<&'a Sharing>) -> Self {
         let entries = sharing.iter().flat_map(|sharing| &sharing.resources);
         Self { entries: entries.map(|entry| (entry, 0)).collect(), seen: Vec::new() }
     }

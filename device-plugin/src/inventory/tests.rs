@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::File;
+use crate::config::{File, SharingStrategy};
 use crate::fixture::{gpu, inventory, rules};
 
 /// Each resource with its device ids: `gpu: GPU-0 GPU-1; mig-1g.5gb: MIG-2-0`.
@@ -94,12 +94,7 @@ fn sharing_that_matches_nothing_is_remarked() {
 #[track_caller]
 fn check_file(gpus: &[&str], file: &str, want: &str, remarks: &[&str]) {
     let file = File::parse(file, "FILE").unwrap();
-    let rules = OfferRules {
-        mig_strategy: Mixed,
-        names: file.names,
-        time_slicing: file.time_slicing,
-        allocation_policy: AllocationPolicy::default(),
-    };
+    let rules = OfferRules { names: file.names, sharing: file.sharing, ..rules(Mixed, "spread") };
     let gpus = (0..).zip(gpus).map(|(index, what)| gpu(index, what)).collect();
     let inventory = Inventory::build(&Reading { gpus, ..Reading::default() }, &rules).unwrap();
     let line = |(resource, devices): (&ResourceName, &Vec<ListedDevice>)| {
@@ -184,4 +179,17 @@ fn devices_carry_the_numa_node_of_their_gpu_and_geometry_is_told_once_a_model() 
     assert_eq!(inventory.geometries().len(), 1);
     let slices: Vec<u8> = inventory.geometries().iter().map(|g| g.memory_slices).collect();
     assert_eq!(slices, [8]);
+}
+
+/// NVIDIA's plugin refuses it as well.
+#[test]
+fn mig_devices_are_not_shared_by_mps() {
+    let mut rules = rules(Single, "gpu=2");
+    rules.sharing.as_mut().unwrap().strategy = SharingStrategy::Mps;
+    let of = |what: &str| Reading { gpus: vec![gpu(0, what)], ..Reading::default() };
+    assert_eq!(
+        Inventory::build(&of("3g.20gb@0 3g.20gb@4"), &rules),
+        Err(OfferError::MpsOnMig("MIG-0-0".into()))
+    );
+    assert!(Inventory::build(&of("whole"), &rules).is_ok());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kubelet_api::NotUtf8;
 use kubelet_api::device_plugin::device_plugin_server::DevicePluginServer;
 use kubelet_api::device_plugin::registration_client::RegistrationClient;
-use kubelet_api::device_plugin::{DevicePluginOptions, RegisterRequest, VERSION};
+use kubelet_api::device_plugin::{RegisterRequest, VERSION};
 use stowage_shared::resource::ResourceName;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,11 +16,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
+use super::allocate::options;
 use super::folder::{self, Changes, Identity};
-use super::service::Service;
+use super::service::{Service, Streams};
 use super::sockets::{Socket, SocketError};
 use crate::cluster::PlanLookup;
 use crate::plugin::Plugin;
+use crate::slices::Slices;
 
 /// How long one dial of the kubelet may take; it is on this machine.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,6 +61,8 @@ pub enum End {
 pub struct Surroundings {
     /// What the tasks share.
     pub plugin: Arc<Plugin>,
+    /// Builds MIG slices, where that is done on demand.
+    pub slices: Option<Arc<Slices>>,
     /// Looks pods up at the API server, where there is one.
     pub lookup: Option<Arc<PlanLookup>>,
     /// Where the kubelet takes registrations.
@@ -72,7 +76,7 @@ pub struct Life {
     resource: ResourceName,
     socket: Socket,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
-    streams: watch::Receiver<usize>,
+    streams: watch::Receiver<Streams>,
     stop: watch::Sender<bool>,
 }
 
@@ -84,16 +88,10 @@ impl Life {
     pub fn begin(resource: &ResourceName, world: &Surroundings) -> Result<Self, SocketError> {
         let folder = world.kubelet_socket.parent().unwrap_or(Path::new("/"));
         let (socket, listener) = Socket::bind(folder, resource)?;
-        let streams = watch::Sender::new(0);
+        let streams = watch::Sender::new(Streams::default());
         let (stop, mut stopped) = watch::channel(false);
         let followed = streams.subscribe();
-        let service = Service::new(
-            resource.clone(),
-            world.plugin.clone(),
-            world.lookup.clone(),
-            streams,
-            stopped.clone(),
-        );
+        let service = Service::new(resource.clone(), world, streams, stopped.clone());
         let server = Server::builder()
             .add_service(DevicePluginServer::new(service))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
@@ -116,13 +114,13 @@ impl Life {
                 Ok(kubelet) => kubelet,
                 Err(end) => return end,
             };
-            if timeout(STREAM_WAIT, streams.wait_for(|open| *open > 0)).await.is_err() {
+            if timeout(STREAM_WAIT, streams.wait_for(|streams| streams.seen)).await.is_err() {
                 return End::NoStream;
             }
             listed();
             loop {
                 tokio::select! {
-                    _ = streams.wait_for(|open| *open == 0) => return End::StreamDropped,
+                    _ = streams.wait_for(|streams| streams.open == 0) => return End::StreamDropped,
                     () = changes.next() => {}
                 }
                 if !socket.exists() {
@@ -174,7 +172,7 @@ async fn register(
             changes.next().await;
             continue;
         };
-        match call(&world.kubelet_socket, resource, socket).await {
+        match call(world, resource, socket).await {
             Ok(()) => return Ok(kubelet),
             Err(CallError::Refused(status)) => return Err(End::Refused(status)),
             Err(CallError::Dial(error)) => {
@@ -254,17 +252,14 @@ impl From<NotUtf8> for CallError {
     }
 }
 
-async fn call(kubelet_socket: &Path, resource: &ResourceName, socket: &Socket) -> Result<(), CallError> {
-    let endpoint = kubelet_api::endpoint(kubelet_socket)?.connect_timeout(DIAL_TIMEOUT);
+async fn call(world: &Surroundings, resource: &ResourceName, socket: &Socket) -> Result<(), CallError> {
+    let endpoint = kubelet_api::endpoint(&world.kubelet_socket)?.connect_timeout(DIAL_TIMEOUT);
     let channel = endpoint.connect().await.map_err(|error| CallError::Dial(innermost(&error)))?;
     let request = RegisterRequest {
         version: VERSION.to_owned(),
         endpoint: socket.name(),
         resource_name: resource.to_string(),
-        options: Some(DevicePluginOptions {
-            pre_start_required: false,
-            get_preferred_allocation_available: true,
-        }),
+        options: Some(options(world.slices.as_deref())),
     };
     let called = timeout(REGISTER_TIMEOUT, RegistrationClient::new(channel).register(request)).await;
     match called {

@@ -5,6 +5,7 @@
 //! name when an old connection ends, so a new registration under an old socket name can be mistaken for the old
 //! one. Whatever ends a life, the next one begins with a new server under a new name.
 
+mod allocate;
 pub mod folder;
 pub mod life;
 mod offers;

@@ -21,11 +21,13 @@ use stowage_shared::resource::ResourceName;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::answer::allocate_response;
+use super::allocate::options;
+use super::life::Surroundings;
 use crate::book::{Ask, Book, Choice, Event};
 use crate::cluster::PlanLookup;
 use crate::inventory::ListedDevice;
 use crate::plugin::Plugin;
+use crate::slices::Slices;
 
 /// How long the first calls after the start wait for pod-resources: until it has told who holds what, a pod that
 /// runs already looks like one that waits.
@@ -33,12 +35,14 @@ const HOLDERS_WAIT: Duration = Duration::from_millis(200);
 
 /// Serves one resource.
 pub struct Service {
-    resource: ResourceName,
-    plugin: Arc<Plugin>,
+    pub(super) resource: ResourceName,
+    pub(super) plugin: Arc<Plugin>,
+    /// Builds MIG slices, where that is done on demand.
+    pub(super) slices: Option<Arc<Slices>>,
     /// Looks pods up at the API server, where there is one.
     lookup: Option<Arc<PlanLookup>>,
-    /// How many device lists are being followed.
-    streams: watch::Sender<usize>,
+    /// The device lists that are being followed.
+    streams: watch::Sender<Streams>,
     /// Turns true when the server is to end.
     stop: watch::Receiver<bool>,
 }
@@ -47,12 +51,12 @@ impl Service {
     /// A service that reports its open device lists to `streams` and ends them when `stop` says so.
     pub fn new(
         resource: ResourceName,
-        plugin: Arc<Plugin>,
-        lookup: Option<Arc<PlanLookup>>,
-        streams: watch::Sender<usize>,
+        world: &Surroundings,
+        streams: watch::Sender<Streams>,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { resource, plugin, lookup, streams, stop }
+        let Surroundings { plugin, slices, lookup, .. } = world.clone();
+        Self { resource, plugin, slices, lookup, streams, stop }
     }
 
     /// Chooses for one container, after waiting for its plan if that may help.
@@ -103,19 +107,28 @@ impl Service {
     }
 }
 
+/// The device lists that the kubelet follows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Streams {
+    /// How many are open.
+    pub open: usize,
+    /// Whether there has been one: a kubelet that ends may follow a list for less time than it takes to see that.
+    pub seen: bool,
+}
+
 /// Counts an open device list until it is dropped, whoever ends it.
-struct Followed(watch::Sender<usize>);
+struct Followed(watch::Sender<Streams>);
 
 impl Followed {
-    fn begin(streams: &watch::Sender<usize>) -> Self {
-        streams.send_modify(|open| *open += 1);
+    fn begin(streams: &watch::Sender<Streams>) -> Self {
+        streams.send_modify(|streams| *streams = Streams { open: streams.open + 1, seen: true });
         Self(streams.clone())
     }
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open = open.saturating_sub(1));
+        self.0.send_modify(|streams| streams.open = streams.open.saturating_sub(1));
     }
 }
 
@@ -166,9 +179,7 @@ impl DevicePlugin for Service {
         &self,
         _: Request<Empty>,
     ) -> Result<Response<DevicePluginOptions>, Status> {
-        let options =
-            DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: true };
-        Ok(Response::new(options))
+        Ok(Response::new(options(self.slices.as_deref())))
     }
 
     /// Lists the devices, again whenever they change, until the server ends: to the kubelet, its end is the plugin's.
@@ -200,51 +211,16 @@ impl DevicePlugin for Service {
         &self,
         request: Request<AllocateRequest>,
     ) -> Result<Response<AllocateResponse>, Status> {
-        let requests = request.into_inner().container_requests;
-        let inventory = self.plugin.book.borrow().inventory().clone();
-        let answers = self.plugin.answers();
-        let mut container_responses = Vec::with_capacity(requests.len());
-        for request in &requests {
-            let ids = &request.devices_ids;
-            // The kubelet fails the pod for good with this text as its message: it is for the pod's author.
-            let refuse = |text: String| {
-                self.plugin.metrics.allocation_refused();
-                tracing::error!(resource_name = %self.resource, error = text, "Devices refused.");
-                Status::invalid_argument(text)
-            };
-            let is_share = |id: &String| inventory.is_share(&self.resource, id);
-            let one_only = self.plugin.fail_requests_greater_than_one && ids.iter().any(is_share);
-            if one_only && ids.len() > 1 {
-                let (resource, count) = (&self.resource, ids.len());
-                return Err(refuse(format!(
-                    "request for '{resource}: {count}' too large: maximum request size for shared resources is 1"
-                )));
-            }
-            if inventory.share_rules().distinct_gpus
-                && let Some(part) = inventory.same_part_twice(&self.resource, ids)
-            {
-                let (resource, count) = (&self.resource, ids.len());
-                return Err(refuse(format!(
-                    "request for '{resource}: {count}' wants shares of different GPUs (sharing.timeSlicing.distinctGPUs), and this node has not as many free: {part} would be used twice"
-                )));
-            }
-            let response = allocate_response(&inventory, &self.resource, ids, &answers)
-                .map_err(|error| refuse(error.to_string()))?;
-            container_responses.push(response);
-        }
-        let at = self.plugin.now();
-        for ids in requests.into_iter().map(|request| request.devices_ids) {
-            tracing::debug!(resource_name = %self.resource, ?ids, "Devices allocated.");
-            self.plugin.record(Event::Allocated { resource: self.resource.clone(), ids, at });
-        }
+        let container_responses = self.answer(request.into_inner().container_requests).await?;
         Ok(Response::new(AllocateResponse { container_responses }))
     }
 
-    /// Never asked for: the options say so.
+    /// Only where slices are built then.
     async fn pre_start_container(
         &self,
-        _: Request<PreStartContainerRequest>,
+        request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
+        self.prepare(&request.into_inner().devices_ids).await?;
         Ok(Response::new(PreStartContainerResponse {}))
     }
 }

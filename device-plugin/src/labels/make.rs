@@ -55,6 +55,8 @@ pub fn labels(facts: &Facts, rules: &Rules) -> Labels {
         whole_gpus(&mut labels, facts, rules);
         match rules.mig_strategy {
             MigStrategy::None => {}
+            // What is built comes and goes with pods: no selector should depend on it.
+            MigStrategy::OnDemand => put(&mut labels, "mig.strategy", "on-demand"),
             MigStrategy::Single => {
                 put(&mut labels, "mig.strategy", "single");
                 single(&mut labels, facts, rules);

@@ -18,23 +18,21 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use crate::config::{Config, LabelConfig, SharedResource};
+use crate::config::{Config, LabelConfig, LabelTarget, SharedResource, SharingStrategy};
 use crate::metrics::LabelWrite;
-use crate::nvml::{NvmlFault, NvmlGpus};
+use crate::nvml::{About, NvmlFault, Session};
 use crate::plugin::Plugin;
 use crate::told::AtMostEvery;
 
-pub use facts::{Facts, GpuFacts, MigFacts};
+pub use facts::{Facts, GpuFacts, MigFacts, read as read_facts};
 pub use make::{Labels, Rules, Shares, SharingRules, labels};
 pub use pci::VgpuHost;
 use write::Writer;
 
 /// How often labels that did not change are written again, should somebody have taken them away.
 const AGAIN: Duration = Duration::from_secs(3600);
-/// How long the machine may take to be read before it is said that it hangs.
-const READ_LIMIT: Duration = Duration::from_secs(30);
 /// The first wait after a failed write; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait after failed writes.
@@ -43,7 +41,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LOG_EVERY: Duration = Duration::from_secs(600);
 
 /// Keeps the node's labels true until the process ends. Trouble is logged, counted and tried again.
-pub async fn keep(plugin: Arc<Plugin>, client: kube::Client, config: Config, settings: LabelConfig) {
+pub async fn keep(
+    plugin: Arc<Plugin>,
+    session: Arc<Session>,
+    client: kube::Client,
+    config: Config,
+    settings: LabelConfig,
+) {
     // Pods come first: the kubelet has its devices by then.
     let _ = plugin.book.subscribe().wait_for(|book| book.knows_holders()).await;
     let timestamp = (!settings.no_timestamp).then(|| jiff::Timestamp::now().as_second());
@@ -53,7 +57,7 @@ pub async fn keep(plugin: Arc<Plugin>, client: kube::Client, config: Config, set
     let mut wait = FIRST_WAIT;
     let mut last: Option<(Instant, Labels)> = None;
     loop {
-        let result = match read(&config, &settings).await {
+        let result = match read(&session, &config, &settings).await {
             Ok(facts) => {
                 let labels = labels(&facts, &rules);
                 let due =
@@ -89,18 +93,37 @@ pub async fn keep(plugin: Arc<Plugin>, client: kube::Client, config: Config, set
     }
 }
 
+/// Takes our labels off the Node, where an earlier configuration of this program put some. Trouble is logged and
+/// tried again.
+pub async fn clear(client: kube::Client, node: &str) {
+    let writer = Writer::new(client, node, LabelTarget::Node);
+    let mut log = AtMostEvery::new(LOG_EVERY);
+    let mut wait = FIRST_WAIT;
+    loop {
+        match writer.clear().await {
+            Ok(false) => return,
+            Ok(true) => return tracing::info!(node, "The Node's labels that were ours are gone."),
+            Err(error) => {
+                if log.may() {
+                    let cure = error.cure();
+                    tracing::warn!(node, %error, cure, "The node has labels of ours, which cannot be taken off.");
+                }
+            }
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
 /// Why the node was not labelled.
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
     /// NVML does not work.
     #[error("NVML does not work: {0}")]
     Nvml(#[from] NvmlFault),
-    /// The machine is not read in time: a driver that hangs.
-    #[error("the GPUs were not read in {READ_LIMIT:?}: does nvidia-smi on the node answer?")]
-    Hangs,
-    /// A defect of ours.
-    #[error("the GPUs were not read: {0}")]
-    Panicked(tokio::task::JoinError),
+    /// Whoever looks at the GPUs has found that it does not work.
+    #[error("NVML is being opened again")]
+    Closed,
     /// The Node is not there.
     #[error("Node {0} is not there")]
     NoNode(String),
@@ -119,7 +142,7 @@ impl LabelError {
     fn kind(&self) -> LabelWrite {
         match self {
             Self::Call(kube::Error::Api(status)) if status.code == 403 => LabelWrite::Forbidden,
-            Self::Nvml(_) | Self::Hangs | Self::Panicked(_) => LabelWrite::Unreadable,
+            Self::Nvml(_) | Self::Closed => LabelWrite::Unreadable,
             _ => LabelWrite::Failed,
         }
     }
@@ -134,31 +157,22 @@ impl LabelError {
     }
 }
 
-/// Reads the machine, on a thread where that may block.
-async fn read(config: &Config, settings: &LabelConfig) -> Result<Facts, LabelError> {
-    let (root, sysfs) = (config.container_driver_root.clone(), config.sysfs.clone());
-    let machine_type_file = settings.machine_type_file.clone();
-    let mut reading = tokio::task::spawn_blocking(move || {
-        facts::read(&NvmlGpus::open(&root, &sysfs)?, &sysfs, &machine_type_file)
-    });
-    match timeout(READ_LIMIT, &mut reading).await {
-        Ok(read) => Ok(read.map_err(LabelError::Panicked)??),
-        Err(_) => {
-            tracing::warn!("{}", LabelError::Hangs);
-            // A second reading would hang too, and each holds a thread.
-            Ok(reading.await.map_err(LabelError::Panicked)??)
-        }
-    }
+/// Reads the machine: one call that is bounded in time, as all of NVML's.
+async fn read(session: &Session, config: &Config, settings: &LabelConfig) -> Result<Facts, LabelError> {
+    session.open().await?;
+    let (sysfs, machine_type_file) = (config.sysfs.clone(), settings.machine_type_file.clone());
+    let reading = session.call(About::Labels, move |gpus| facts::read(gpus, &sysfs, &machine_type_file));
+    Ok(reading.await.map_err(NvmlFault::from)?.ok_or(LabelError::Closed)??)
 }
 
 /// What of the configuration labels tell.
 fn rules(config: &Config, timestamp: Option<i64>) -> Rules {
-    let sharing = config.time_slicing.as_ref().map(|sharing| {
+    let sharing = config.sharing.as_ref().map(|sharing| {
         let shares =
             |shared: &SharedResource| Shares { replicas: shared.replicas, renamed: shared.rename.is_some() };
         // Where several entries share a resource, the first is told, as NVIDIA does.
         let resources = sharing.resources.iter().rev().map(|shared| (shared.name.clone(), shares(shared)));
-        SharingRules { mps: false, resources: resources.collect() }
+        SharingRules { mps: sharing.strategy == SharingStrategy::Mps, resources: resources.collect() }
     });
     Rules { mig_strategy: config.mig_strategy, sharing, timestamp }
 }

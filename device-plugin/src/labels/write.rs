@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::json;
 use tokio::time::timeout;
@@ -71,6 +72,27 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes the labels that are ours off the Node; false where none is. Only a Node that has some is written, so that
+    /// the right to write Nodes is not needed where labels were never wanted.
+    pub(super) async fn clear(&self) -> Result<bool, LabelError> {
+        let node = self.node_metadata().await?;
+        let ours = |fields: &ManagedFieldsEntry| {
+            let set = fields.fields_v1.as_ref().and_then(|set| set.0["f:metadata"]["f:labels"].as_object());
+            fields.manager.as_deref() == Some(FIELD_MANAGER) && set.is_some_and(|labels| !labels.is_empty())
+        };
+        if !node.managed_fields.iter().flatten().any(ours) {
+            return Ok(false);
+        }
+        let patch = Patch::Apply(json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": self.node, "uid": node.uid, "labels": {} },
+        }));
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        call(self.nodes.patch_metadata(&self.node, &params, &patch)).await?.map_err(LabelError::Call)?;
+        Ok(true)
+    }
+
     /// The object that NVIDIA's `gpu-feature-discovery` makes, but owned by the Node, with which it goes.
     fn feature(&self, name: &str, node_uid: &str, labels: &Labels) -> serde_json::Value {
         json!({
@@ -88,8 +110,12 @@ impl Writer {
     }
 
     async fn node_uid(&self) -> Result<String, LabelError> {
+        self.node_metadata().await?.uid.ok_or_else(|| LabelError::NoNode(self.node.clone()))
+    }
+
+    async fn node_metadata(&self) -> Result<ObjectMeta, LabelError> {
         match call(self.nodes.get_metadata(&self.node)).await? {
-            Ok(node) => node.metadata.uid.ok_or_else(|| LabelError::NoNode(self.node.clone())),
+            Ok(node) => Ok(node.metadata),
             Err(kube::Error::Api(status)) if status.code == 404 => Err(LabelError::NoNode(self.node.clone())),
             Err(error) => Err(LabelError::Call(error)),
         }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stowage_shared::gpu::GpuUuid;
 
-use crate::health::Seen;
-use crate::nvml::{GpuReading, Look, Reading, Trouble};
+use crate::health::{Scope, Seen};
+use crate::nvml::{GpuReading, Look, Nearness, Reading, Trouble};
 
 /// What is known.
 #[derive(Debug, Default)]
@@ -22,6 +22,21 @@ pub(super) struct Known {
     strangers: Vec<(u32, String)>,
     /// Why parts that are still listed are not there, by UUID.
     gone: BTreeMap<String, String>,
+    /// How near the GPUs are; of those that are away, what was read before.
+    nearness: Nearness,
+}
+
+/// A part that a pod holds and that is not there any more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone<'a> {
+    /// Its UUID.
+    pub(super) part: &'a str,
+    /// NVML's index of its GPU.
+    pub(super) index: u32,
+    /// What of the GPU it was.
+    pub(super) scope: Scope,
+    /// Why.
+    pub(super) why: &'a str,
 }
 
 impl Known {
@@ -105,12 +120,38 @@ impl Known {
     pub(super) fn reading(&self) -> Reading {
         let mut gpus: Vec<GpuReading> = self.gpus.values().cloned().collect();
         gpus.sort_by_key(|gpu| gpu.index);
-        Reading { driver_version: self.driver_version.clone(), gpus, unreadable: self.strangers.clone() }
+        Reading {
+            driver_version: self.driver_version.clone(),
+            gpus,
+            unreadable: self.strangers.clone(),
+            nearness: self.nearness.clone(),
+        }
+    }
+
+    /// Takes note of how near GPUs are.
+    pub(super) fn connected(&mut self, nearness: Nearness) {
+        self.nearness.update(nearness);
     }
 
     /// Why a part that is listed is not there.
     pub(super) fn why_gone(&self, part: &str) -> Option<&str> {
         self.gone.get(part).map(String::as_str)
+    }
+
+    /// Every part that is listed and not there: what it is of which GPU, and why.
+    pub(super) fn gone(&self) -> impl Iterator<Item = Gone<'_>> {
+        self.gone.iter().filter_map(|(part, why)| {
+            let of = |gpu: &GpuReading| {
+                if gpu.uuid.as_str() == part {
+                    return Some(Scope::Gpu);
+                }
+                let mut devices = gpu.mig.iter().flat_map(|mig| &mig.devices);
+                let device = devices.find(|device| &device.uuid == part)?;
+                Some(Scope::ComputeInstance(device.gpu_instance_id, device.compute_instance_id))
+            };
+            let (index, scope) = self.gpus.values().find_map(|gpu| Some((gpu.index, of(gpu)?)))?;
+            Some(Gone { part, index, scope, why })
+        })
     }
 
     /// NVML's index of a GPU.

@@ -19,15 +19,18 @@ use std::time::Duration;
 
 use futures::future::OptionFuture;
 use stowage_shared::gpu::GpuUuid;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::NodeEvents;
-use crate::config::Config;
+use crate::config::{Config, MigStrategy};
 use crate::health::{Change, Health, Seen};
 use crate::inventory::{Inventory, Judge, OfferError, OfferRules};
-use crate::nvml::{Listener, Look, NvmlFault, Reading, Session, Told};
+use crate::mps::{Daemons, Mps};
+use crate::nvml::{About, Listener, NvmlFault, Reading, Session, Told};
 use crate::plugin::Plugin;
 use crate::run::answer_rules;
+use crate::slices::{OurInstance, Slices};
 use crate::told::AtMostEvery;
 use known::Known;
 
@@ -45,6 +48,12 @@ const XIDS_MAX: u64 = 256;
 pub struct Live {
     config: Config,
     session: Arc<Session>,
+    /// Builds MIG slices, where that is done on demand, and what was ours before the last look.
+    slices: Option<Arc<Slices>>,
+    were_ours: Vec<OurInstance>,
+    /// Keeps MPS's daemons, where there are any.
+    mps: Option<Arc<Mps>>,
+    mps_changes: Option<watch::Receiver<Daemons>>,
     rules: OfferRules,
     known: Known,
     health: Health,
@@ -55,10 +64,16 @@ pub struct Live {
     told: Option<Inventory>,
     listener: Option<Listener>,
     listening_to: Vec<(u32, GpuUuid)>,
+    /// The GPUs of which it was read how they are connected.
+    connected: Vec<(u32, GpuUuid)>,
     /// Why NVML does not work.
     fault: Option<String>,
     /// Why the configuration cannot be applied to what was read last.
     misfit: Option<String>,
+    /// Why containers cannot be told of every device.
+    untold: Option<String>,
+    /// The parts of which it was said that they are gone.
+    gone: BTreeSet<String>,
     remarks: BTreeSet<String>,
     xids_said: BTreeMap<(Option<GpuUuid>, u64), AtMostEvery>,
     retry: Duration,
@@ -72,9 +87,18 @@ impl Live {
             config.container_driver_root.clone(),
             config.sysfs.clone(),
             config.health.call_limit,
-        );
+        )
+        .with_instances(config.mig_strategy == MigStrategy::OnDemand);
+        let session = Arc::new(session);
+        let slices =
+            (config.mig_strategy == MigStrategy::OnDemand).then(|| Arc::new(Slices::of(config, &session)));
+        let mps = Mps::of(config, &session);
         Self {
-            session: Arc::new(session),
+            session,
+            slices,
+            were_ours: Vec::new(),
+            mps_changes: mps.as_ref().map(|mps| mps.changes()),
+            mps,
             rules: OfferRules::of(config),
             known: Known::default(),
             health: Health::new(config.health.rules.clone()),
@@ -83,8 +107,11 @@ impl Live {
             told: None,
             listener: None,
             listening_to: Vec::new(),
+            connected: Vec::new(),
             fault: None,
             misfit: None,
+            untold: None,
+            gone: BTreeSet::new(),
             remarks: BTreeSet::new(),
             xids_said: BTreeMap::new(),
             retry: FIRST_RETRY,
@@ -98,8 +125,8 @@ impl Live {
     /// # Errors
     /// [`NvmlFault`]. Whoever goes on in spite of it is [told](Live::follow) when NVML works.
     pub async fn first_look(&mut self) -> Result<(), NvmlFault> {
-        let look = self.session.look().await.inspect_err(|fault| self.fault = Some(words(fault)))?;
-        for (gpu, seen) in self.known.take(look, &BTreeSet::new()) {
+        let look = self.look_at_all(BTreeSet::new).await;
+        for (gpu, seen) in look.inspect_err(|fault| self.fault = Some(words(fault)))? {
             self.health.apply(&gpu, seen, Duration::ZERO);
         }
         Ok(())
@@ -115,19 +142,51 @@ impl Live {
         self.session.clone()
     }
 
-    /// What was read.
+    /// What builds MIG slices, where that is done on demand.
+    pub fn slices(&self) -> Option<Arc<Slices>> {
+        self.slices.clone()
+    }
+
+    /// What keeps MPS's daemons, where there are any.
+    pub fn mps(&self) -> Option<Arc<Mps>> {
+        self.mps.clone()
+    }
+
+    /// What was read, with those MIG instances that are others'.
     pub fn reading(&self) -> Reading {
-        self.known.reading()
+        let mut reading = self.known.reading();
+        if let Some(slices) = &self.slices {
+            slices.disown(&self.were_ours, &mut reading);
+        }
+        reading
+    }
+
+    /// Looks at the GPUs, and finds out which MIG instances of ours are gone.
+    async fn look_at_all(
+        &mut self,
+        in_use: impl FnOnce() -> BTreeSet<String>,
+    ) -> Result<Vec<(GpuUuid, Seen)>, NvmlFault> {
+        self.were_ours = self.slices.as_ref().map(|slices| slices.ours()).unwrap_or_default();
+        let look = self.session.look().await?;
+        let seen = self.known.take(look, &in_use());
+        if let Some(slices) = &self.slices {
+            slices.forget_missing(&self.were_ours, &self.known.reading());
+        }
+        Ok(seen)
     }
 
     /// What the configuration makes of the first look; healthy but for what that has told already.
     ///
     /// # Errors
     /// [`OfferError`].
-    pub fn first_inventory(&mut self) -> Result<Inventory, OfferError> {
-        self.made_of = self.known.reading();
+    pub async fn first_inventory(&mut self) -> Result<Inventory, OfferError> {
+        self.made_of = self.reading();
         self.base = Inventory::build(&self.made_of, &self.rules)?;
         self.remarks.extend(self.base.remarks().iter().cloned());
+        if let Some(mps) = &self.mps {
+            mps.want(&self.base);
+            mps.find_running().await;
+        }
         let inventory = self.base.clone().judged(self);
         self.told = Some(inventory.clone());
         Ok(inventory)
@@ -138,13 +197,20 @@ impl Live {
         self.tell_fault(&plugin);
         self.listen();
         self.publish(&plugin);
+        self.connect(&plugin).await;
         let mut looked_at = Instant::now();
         let mut due = looked_at + self.next_look();
         loop {
             let told = OptionFuture::from(self.listener.as_mut().map(Listener::next));
+            let mps = OptionFuture::from(self.mps_changes.as_mut().map(watch::Receiver::changed));
             tokio::select! {
                 () = sleep_until(due) => {}
                 () = self.session.returned() => tracing::info!("An NVML call has returned after all."),
+                Some(Ok(())) = mps => {
+                    self.tell_fault(&plugin);
+                    self.publish(&plugin);
+                    continue;
+                }
                 Some(told) = told => {
                     match told {
                         Some(told) => self.hear(told, &plugin),
@@ -156,6 +222,7 @@ impl Live {
                 }
             }
             self.look(&plugin).await;
+            self.connect(&plugin).await;
             looked_at = Instant::now();
             due = looked_at + self.next_look();
         }
@@ -185,7 +252,8 @@ impl Live {
     }
 
     async fn look(&mut self, plugin: &Plugin) {
-        let look = match self.session.look().await {
+        let in_use = || plugin.book.borrow().parts_in_use();
+        let look = match self.look_at_all(in_use).await {
             Ok(look) => Ok(look),
             Err(first) => {
                 // Opened anew, it may work: after a driver was loaded again, all handles are stale.
@@ -193,7 +261,7 @@ impl Live {
                 self.listener = None;
                 self.listening_to.clear();
                 self.session.close().await;
-                self.session.look().await
+                self.look_at_all(in_use).await
             }
         };
         match look {
@@ -211,13 +279,16 @@ impl Live {
         self.publish(plugin);
     }
 
-    fn take(&mut self, look: Look, plugin: &Plugin) {
+    fn take(&mut self, look: Vec<(GpuUuid, Seen)>, plugin: &Plugin) {
         self.set_fault(None, plugin);
-        let in_use = plugin.book.borrow().parts_in_use();
-        for (gpu, seen) in self.known.take(look, &in_use) {
+        for (gpu, seen) in look {
             let changes = self.health.apply(&gpu, seen, plugin.now());
             self.tell(&gpu, &changes, plugin);
         }
+        for gone in self.known.gone().filter(|gone| !self.gone.contains(gone.part)) {
+            tell::gone(plugin, &self.events, &gone);
+        }
+        self.gone = self.known.gone().map(|gone| gone.part.to_owned()).collect();
         self.listen();
     }
 
@@ -227,10 +298,34 @@ impl Live {
         }
     }
 
+    /// The GPUs that answer.
+    fn answering(&self) -> Vec<(u32, GpuUuid)> {
+        let gpus = self.known.reading().gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid));
+        gpus.filter(|(_, uuid)| self.health.answers(uuid)).collect()
+    }
+
+    /// Reads how the GPUs are connected, if others answer than the last time. That costs some hundred calls, so it is
+    /// read after everything else, and never while the kubelet waits.
+    async fn connect(&mut self, plugin: &Plugin) {
+        let answering = self.answering();
+        if self.fault.is_some() || self.connected == answering {
+            return;
+        }
+        self.connected.clone_from(&answering);
+        match self.session.call(About::Topology, move |gpus| gpus.nearness(&answering)).await {
+            Ok(nearness) => {
+                self.known.connected(nearness.unwrap_or_default());
+                self.publish(plugin);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Several GPUs for one pod are not chosen by how they are connected.");
+            }
+        }
+    }
+
     /// Listens to the GPUs that answer, if it does not yet. One that was away is listened to anew.
     fn listen(&mut self) {
-        let gpus = self.known.reading().gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid));
-        let answering: Vec<_> = gpus.filter(|(_, uuid)| self.health.answers(uuid)).collect();
+        let answering = self.answering();
         let Some(nvml) = self.session.gpus() else { return };
         if answering.is_empty() || self.listening_to == answering {
             return;
@@ -252,15 +347,23 @@ impl Live {
     fn tell_fault(&self, plugin: &Plugin) {
         let nvml = self.fault.as_ref().map(|fault| format!("NVML does not work: {fault}"));
         plugin.metrics.health.set_nvml(nvml.is_none());
-        plugin.set_gpus_fault(nvml.or_else(|| self.misfit.clone()));
+        let mps = || self.mps.as_ref()?.why_not_ready();
+        plugin.set_gpus_fault(
+            nvml.or_else(|| self.misfit.clone()).or_else(|| self.untold.clone()).or_else(mps),
+        );
     }
 
     /// Hands the book what is known now, if that differs from the last time.
     fn publish(&mut self, plugin: &Plugin) {
-        let reading = self.known.reading();
+        let reading = self.reading();
         if reading != self.made_of || self.misfit.is_some() {
             match Inventory::build(&reading, &self.rules) {
-                Ok(base) => (self.base, self.made_of, self.misfit) = (base, reading, None),
+                Ok(base) => {
+                    if let Some(mps) = &self.mps {
+                        mps.want(&base);
+                    }
+                    (self.base, self.made_of, self.misfit) = (base, reading, None);
+                }
                 Err(error) => {
                     let why = words(&error);
                     if self.misfit.as_ref() != Some(&why) {
@@ -281,14 +384,19 @@ impl Live {
             plugin.metrics.health.set_healthy(gpu.index, self.health.is_well(&gpu.uuid));
         }
         let inventory = self.base.clone().judged(self);
-        if self.told.as_ref() == Some(&inventory) {
+        let is_news = self.told.as_ref() != Some(&inventory);
+        if !is_news && self.untold.is_none() {
             return;
         }
-        match answer_rules(&self.config, &self.made_of, &inventory) {
-            Ok(answers) => plugin.set_answers(answers),
-            Err(fault) => {
-                tracing::error!(error = %fault, "New devices cannot be told to containers in full.")
-            }
+        let answers = answer_rules(&self.config, &self.made_of, &inventory, self.slices.as_deref());
+        let untold = answers.map(|answers| plugin.set_answers(answers)).err().map(|fault| fault.to_string());
+        if self.untold != untold {
+            tell::untold(&self.events, untold.as_deref());
+            self.untold = untold;
+            self.tell_fault(plugin);
+        }
+        if !is_news {
+            return;
         }
         tell::offered(plugin, &inventory);
         self.told = Some(inventory.clone());
@@ -304,12 +412,16 @@ impl Judge for Live {
         // What cannot be offered as configured is not what it was.
         let why = self.misfit.as_ref()?;
         let of = |reading: &Reading| reading.gpus.iter().find(|other| other.uuid == *gpu).cloned();
-        (of(&self.made_of) != of(&self.known.reading())).then(|| why.clone())
+        (of(&self.made_of) != of(&self.reading())).then(|| why.clone())
     }
 
     fn why_not(&self, gpu: &GpuUuid, part: &str, instances: Option<(u32, u32)>) -> Option<String> {
         let why = self.known.why_gone(part).or_else(|| self.health.why_not(gpu, instances));
-        why.map(str::to_owned)
+        why.map(str::to_owned).or_else(|| self.mps.as_ref()?.why_down(part))
+    }
+
+    fn built(&self) -> Vec<(GpuUuid, String, (u32, u32))> {
+        self.slices.as_ref().map(|slices| slices.built()).unwrap_or_default()
     }
 
     fn why_unknown(&self) -> Option<String> {

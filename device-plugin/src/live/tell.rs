@@ -2,9 +2,9 @@
 
 use stowage_shared::gpu::GpuUuid;
 
-use super::known::Known;
+use super::known::{Gone, Known};
 use crate::cluster::NodeEvents;
-use crate::health::{Change, Class, Scope, look_up};
+use crate::health::{Cause, Change, Class, Scope, look_up};
 use crate::inventory::Inventory;
 use crate::plugin::Plugin;
 
@@ -58,6 +58,31 @@ pub(super) fn change(plugin: &Plugin, events: &NodeEvents, known: &Known, gpu: &
         None => {
             tracing::info!(gpu.uuid = uuid, gpu.index = index, instance, "The GPU is healthy again.");
             events.inform("GpuHealthy", format!("{name} is healthy again"));
+        }
+    }
+}
+
+/// A part that a pod holds is not there any more.
+pub(super) fn gone(plugin: &Plugin, events: &NodeEvents, gone: &Gone<'_>) {
+    let Gone { part, index, scope, why } = *gone;
+    plugin.metrics.health.fell_ill(Some(index), scope, Cause::Gone);
+    tracing::error!(gpu.index = index, device = part, error = why, "A device is unhealthy.");
+    events.warn("GpuUnhealthy", format!("{part} of GPU {index} is unhealthy: {why}"));
+}
+
+/// How devices are told to containers could not be written down, or could be again.
+pub(super) fn untold(events: &NodeEvents, why: Option<&str>) {
+    match why {
+        Some(why) => {
+            tracing::error!(
+                error = why,
+                "New devices cannot be told to containers in full: it is tried again."
+            );
+            events.warn("DevicesNotTold", format!("New devices cannot be told to containers in full: {why}"));
+        }
+        None => {
+            tracing::info!("Devices are told to containers in full again.");
+            events.inform("DevicesTold", "Devices are told to containers in full again".to_owned());
         }
     }
 }

@@ -23,6 +23,10 @@ pub enum About {
     Driver,
     /// One GPU, by NVML's index.
     Gpu(u32),
+    /// How the GPUs are connected: where it hangs, any of them may be why.
+    Topology,
+    /// All that labels tell.
+    Labels,
 }
 
 impl fmt::Display for About {
@@ -30,6 +34,8 @@ impl fmt::Display for About {
         match self {
             Self::Driver => f.write_str("the driver"),
             Self::Gpu(index) => write!(f, "GPU {index}"),
+            Self::Topology => f.write_str("how the GPUs are connected"),
+            Self::Labels => f.write_str("the node's labels"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_uint};
 use nvml_wrapper::Device;
 use nvml_wrapper::error::{NvmlError, nvml_try};
 use nvml_wrapper_sys::bindings::{
-    NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, NVML_COMPUTE_INSTANCE_PROFILE_COUNT,
+    NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, NVML_COMPUTE_INSTANCE_PROFILE_COUNT, NVML_DEVICE_MIG_ENABLE,
     NVML_DEVICE_UUID_V2_BUFFER_SIZE, NvmlLib, nvmlComputeInstance_t, nvmlComputeInstanceInfo_t,
     nvmlComputeInstanceProfileInfo_t, nvmlDevice_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t,
     nvmlGpuInstancePlacement_t,
@@ -57,7 +57,14 @@ impl NvmlGpus {
     /// NVML's own.
     pub fn instances(&self, index: u32) -> Result<Vec<Instance>, NvmlError> {
         let device = self.nvml.device_by_index(index)?;
-        let geometry = self.geometry(&device)?;
+        self.instances_of(&device, &self.geometry(&device)?)
+    }
+
+    pub(super) fn instances_of(
+        &self,
+        device: &Device<'_>,
+        geometry: &Geometry,
+    ) -> Result<Vec<Instance>, NvmlError> {
         // SAFETY: `device` borrows the `Nvml` that it comes from, so its handle is live.
         let gpu = unsafe { device.handle() };
         let lib = self.nvml.lib();
@@ -76,6 +83,23 @@ impl NvmlGpus {
             }
         }
         Ok(found)
+    }
+
+    /// Whether MIG mode is on.
+    ///
+    /// # Errors
+    /// NVML's own.
+    pub fn is_cut(&self, index: u32) -> Result<bool, NvmlError> {
+        Ok(self.nvml.device_by_index(index)?.mig_mode()?.current == NVML_DEVICE_MIG_ENABLE)
+    }
+
+    /// Switches MIG mode. Only for GPUs that do so at once: others would wait for a reset with it.
+    ///
+    /// # Errors
+    /// NVML's own, `InUse` while somebody uses the GPU.
+    pub fn set_cut(&self, index: u32, cut: bool) -> Result<(), NvmlError> {
+        self.nvml.device_by_index(index)?.set_mig_mode(cut)?;
+        if self.is_cut(index)? == cut { Ok(()) } else { Err(NvmlError::InUse) }
     }
 
     /// Builds a GPU instance where `slice` says, and one compute instance that fills it.

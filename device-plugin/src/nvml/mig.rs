@@ -9,6 +9,9 @@ use stowage_shared::units::MemoryMib;
 
 use super::{MigDeviceReading, MigReading, geometry, raw};
 
+/// The compute capability of the first GPUs that switch MIG mode without a reset.
+const HOPPER: i32 = 9;
+
 /// MIG as the GPU has it now; `None` where it has none.
 pub(super) fn read(
     nvml: &Nvml,
@@ -40,7 +43,9 @@ pub(super) fn read(
             }
         }
     }
-    Ok(Some(MigReading { enabled, geometry, devices }))
+    // An older GPU needs a reset for it, and a newer one not (NVIDIA MIG User Guide, "Enable MIG Mode").
+    let switchable = gpu.cuda_compute_capability().is_ok_and(|capability| capability.major >= HOPPER);
+    Ok(Some(MigReading { enabled, geometry, devices, instances: Vec::new(), switchable }))
 }
 
 fn mig_device(

@@ -7,6 +7,7 @@
 //! waits for an answer.
 
 mod calls;
+mod compute_mode;
 mod details;
 mod events;
 mod geometry;
@@ -16,6 +17,7 @@ mod mig;
 mod numa;
 mod raw;
 mod session;
+mod topology;
 mod usage;
 mod vitals;
 
@@ -36,6 +38,7 @@ pub use events::{Listener, Told};
 pub use instances::{Built, Instance};
 pub use numa::pci_folder;
 pub use session::{Look, Session, Trouble};
+pub use topology::Nearness;
 pub use usage::{GpuUsage, MemoryUsage, SliceUsage};
 pub use vitals::{RecoveryAction, Vitals};
 
@@ -58,6 +61,8 @@ pub struct Reading {
     pub gpus: Vec<GpuReading>,
     /// Those that could not: index and reason, such as a GPU that has fallen off the bus.
     pub unreadable: Vec<(u32, String)>,
+    /// How near the GPUs are to each other, as far as that was asked.
+    pub nearness: Nearness,
 }
 
 /// One GPU.
@@ -90,6 +95,10 @@ pub struct MigReading {
     pub geometry: Geometry,
     /// The MIG devices that exist.
     pub devices: Vec<MigDeviceReading>,
+    /// The GPU instances that exist, with and without MIG devices, where they were asked for.
+    pub instances: Vec<Instance>,
+    /// Whether MIG mode can be switched while the GPU is idle, without a reset: from Hopper on.
+    pub switchable: bool,
 }
 
 /// One MIG device: a compute instance in a GPU instance.
@@ -228,11 +237,14 @@ impl NvmlGpus {
     }
 
     /// What a GPU is, and how it is.
-    fn look(&self, index: u32) -> Result<(GpuReading, Vitals), NvmlError> {
+    fn look(&self, index: u32, with_instances: bool) -> Result<(GpuReading, Vitals), NvmlError> {
         let device = self.nvml.device_by_index(index)?;
         let uuid: GpuUuid = device.uuid()?.parse().map_err(|_| NvmlError::Unknown)?;
         let Fixed { minor, model, memory, bus_id, numa_node } = self.fixed(&device, &uuid)?;
-        let mig = mig::read(&self.nvml, &device, &model, memory, &self.geometries)?;
+        let mut mig = mig::read(&self.nvml, &device, &model, memory, &self.geometries)?;
+        if let Some(mig) = mig.as_mut().filter(|mig| with_instances && mig.enabled) {
+            mig.instances = self.instances_of(&device, &mig.geometry)?;
+        }
         let vitals = vitals::read(&self.nvml, &device);
         Ok((GpuReading { uuid, index, minor, model, memory, bus_id, numa_node, mig }, vitals))
     }
@@ -260,7 +272,7 @@ impl Gpus for NvmlGpus {
         let Census { driver_version, count } = self.census()?;
         let mut reading = Reading { driver_version, ..Reading::default() };
         for index in 0..count {
-            match self.look(index) {
+            match self.look(index, false) {
                 Ok((gpu, _)) => reading.gpus.push(gpu),
                 Err(NvmlError::NoPermission) => return Err(NvmlFault::mig_permission()),
                 Err(error) => reading.unreadable.push((index, error.to_string())),

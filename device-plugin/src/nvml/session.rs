@@ -51,6 +51,8 @@ pub struct Look {
 pub struct Session {
     driver_root: PathBuf,
     sysfs: PathBuf,
+    /// Whether GPU instances are looked at as well.
+    with_instances: bool,
     calls: Calls,
     open: Mutex<Option<Arc<NvmlGpus>>>,
 }
@@ -58,7 +60,14 @@ pub struct Session {
 impl Session {
     /// Nothing is opened yet. `limit` is how long one call may take.
     pub fn new(driver_root: PathBuf, sysfs: PathBuf, limit: Duration) -> Self {
-        Self { driver_root, sysfs, calls: Calls::new(limit), open: Mutex::default() }
+        let (calls, open) = (Calls::new(limit), Mutex::default());
+        Self { driver_root, sysfs, with_instances: false, calls, open }
+    }
+
+    /// Looks at GPU instances as well, which cost a call for each profile.
+    pub fn with_instances(mut self, with_instances: bool) -> Self {
+        self.with_instances = with_instances;
+        self
     }
 
     /// NVML, if it is open. Calls of it belong into [`Session::call`].
@@ -118,13 +127,14 @@ impl Session {
     /// [`NvmlFault`] where NVML as a whole does not work.
     pub async fn look(&self) -> Result<Look, NvmlFault> {
         let gpus = self.open().await?;
-        let asked = gpus.clone();
+        let (asked, with_instances) = (gpus.clone(), self.with_instances);
         let Census { driver_version, count } =
             self.calls.run(About::Driver, move || asked.census()).await??;
         let mut found = Vec::with_capacity(count.min(GPUS_PER_NODE_MAX as u32) as usize);
         for index in 0..count {
             let asked = gpus.clone();
-            let gpu = match self.calls.run(About::Gpu(index), move || asked.look(index)).await {
+            let gpu = match self.calls.run(About::Gpu(index), move || asked.look(index, with_instances)).await
+            {
                 Ok(Ok(gpu)) => Ok(gpu),
                 Ok(Err(NvmlError::NoPermission)) => return Err(NvmlFault::mig_permission()),
                 Ok(Err(error)) => Err(Trouble::from(error)),

@@ -14,10 +14,20 @@ use crate::nvml::{Built, Instance, NvmlGpus};
 
 /// What can be done to one GPU.
 pub trait Cut {
-    /// The GPU instances that exist.
+    /// Whether it is in MIG mode.
     ///
     /// # Errors
     /// NVML's own, as all of these.
+    fn is_cut(&self) -> Result<bool, NvmlError>;
+    /// Switches MIG mode.
+    ///
+    /// # Errors
+    /// `InUse` while somebody uses the GPU.
+    fn set_cut(&self, cut: bool) -> Result<(), NvmlError>;
+    /// The GPU instances that exist.
+    ///
+    /// # Errors
+    /// NVML's own.
     fn instances(&self) -> Result<Vec<Instance>, NvmlError>;
     /// Builds one, with a compute instance that fills it.
     ///
@@ -35,6 +45,14 @@ pub trait Cut {
 pub struct OneGpu<'a>(pub &'a NvmlGpus, pub u32);
 
 impl Cut for OneGpu<'_> {
+    fn is_cut(&self) -> Result<bool, NvmlError> {
+        self.0.is_cut(self.1)
+    }
+
+    fn set_cut(&self, cut: bool) -> Result<(), NvmlError> {
+        self.0.set_cut(self.1, cut)
+    }
+
     fn instances(&self) -> Result<Vec<Instance>, NvmlError> {
         self.0.instances(self.1)
     }
@@ -55,6 +73,9 @@ pub struct OurInstance {
     pub gpu: GpuUuid,
     /// Which slice of it.
     pub slice: MigSlice,
+    /// The token that it was built or kept for last; `None` where it was built before somebody had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// What came of it; `None` where the process ended before the driver had answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built: Option<Built>,
@@ -74,6 +95,12 @@ pub enum ProvideError {
     /// Somebody else took the place, or the GPU cannot hold it for a reason of its own.
     #[error("there is no place for {} at {}: somebody else has built MIG instances there", .0.profile, .0.start)]
     Taken(MigSlice),
+    /// The GPU cannot be switched yet: the last process of the form that it had has not ended.
+    #[error("the GPU's MIG mode cannot be switched while a process uses it")]
+    InUse,
+    /// The GPU is cut by somebody else.
+    #[error("the GPU cannot be had whole: somebody else has built MIG instances on it")]
+    NotWhole,
     /// Another error of the driver.
     #[error("the driver refuses: {0}")]
     Driver(#[from] NvmlError),
@@ -108,27 +135,60 @@ impl Ours<'_> {
     }
 }
 
+/// What is wanted of a GPU.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The GPU.
+    pub gpu: &'a GpuUuid,
+    /// The slice.
+    pub slice: &'a MigSlice,
+    /// For which token, if for one already.
+    pub token: Option<&'a str>,
+}
+
 /// Makes a slice exist on a GPU. `booked` are the slices that tokens in use stand for: they are not touched.
 ///
 /// # Errors
 /// [`ProvideError`]. What was taken down for it stays down; the next try goes on from there.
 pub fn provide(
     cut: &impl Cut,
-    gpu: &GpuUuid,
-    wanted: &MigSlice,
+    wanted: Wanted<'_>,
     booked: &[MigSlice],
     ours: &mut Ours<'_>,
 ) -> Result<Built, ProvideError> {
+    let Wanted { gpu, slice, token } = wanted;
+    if !cut.is_cut()? {
+        cut.set_cut(true).map_err(in_use)?;
+    }
     let there = cut.instances()?;
     ours.forget_missing(gpu, &there);
-    let finished = |ours: &&OurInstance| &ours.gpu == gpu && &ours.slice == wanted;
-    if let Some(built) = ours.instances.iter().find(finished).and_then(|ours| ours.built.clone()) {
-        return Ok(built);
+    if let Some(token) = token {
+        // What it stood for before, it stands for no more.
+        let stale = |other: &&mut OurInstance| other.token.as_deref() == Some(token) && other.slice != *slice;
+        ours.instances.iter_mut().filter(stale).for_each(|other| other.token = None);
     }
-    make_room(cut, gpu, wanted, booked, (&there, ours))?;
-    ours.instances.push(OurInstance { gpu: gpu.clone(), slice: wanted.clone(), built: None });
+    let finished = |ours: &OurInstance| &ours.gpu == gpu && &ours.slice == slice && ours.built.is_some();
+    if let Some(at) = ours.instances.iter().position(finished) {
+        if token.is_some() {
+            ours.instances[at].token = token.map(str::to_owned);
+            ours.keep()?;
+        }
+        if let Some(built) = ours.instances[at].built.clone() {
+            return Ok(built);
+        }
+    }
+    let is_ours =
+        |instance: &&Instance| ours.instances.iter().any(|of| &of.gpu == gpu && of.slice == instance.slice);
+    let ours_before: Vec<u32> = there.iter().filter(is_ours).map(|instance| instance.id).collect();
+    make_room(cut, wanted, booked, (&there, ours))?;
+    // Before it is written down as ours: after a kill, an instance in the place of a record without ids is ours.
+    if there.iter().any(|instance| instance.slice.conflicts(slice) && !ours_before.contains(&instance.id)) {
+        return Err(ProvideError::Taken(slice.clone()));
+    }
+    let (gpu, slice, token) = (gpu.clone(), slice.clone(), token.map(str::to_owned));
+    ours.instances.push(OurInstance { gpu, slice: slice.clone(), token, built: None });
     ours.keep()?;
-    let result = cut.build(wanted);
+    let result = cut.build(&slice);
     let last = ours.instances.len() - 1;
     match result {
         Ok(built) => {
@@ -141,18 +201,44 @@ pub fn provide(
             ours.instances.remove(last);
             let _ = ours.keep();
             Err(match error {
-                NvmlError::UnexpectedVariant(PLACE_TAKEN) => ProvideError::Taken(wanted.clone()),
+                NvmlError::UnexpectedVariant(PLACE_TAKEN) => ProvideError::Taken(slice),
                 error => ProvideError::Driver(error),
             })
         }
     }
 }
 
+/// Makes a GPU whole again: takes down what is ours, and switches MIG mode off.
+///
+/// # Errors
+/// [`ProvideError`]; some instances may be gone by then.
+pub fn make_whole(cut: &impl Cut, gpu: &GpuUuid, ours: &mut Ours<'_>) -> Result<(), ProvideError> {
+    if !cut.is_cut()? {
+        return Ok(());
+    }
+    let there = cut.instances()?;
+    ours.forget_missing(gpu, &there);
+    let is_ours =
+        |slice: &MigSlice, ours: &[OurInstance]| ours.iter().any(|of| &of.gpu == gpu && &of.slice == slice);
+    if there.iter().any(|instance| !is_ours(&instance.slice, ours.instances)) {
+        return Err(ProvideError::NotWhole);
+    }
+    for instance in &there {
+        cut.take_down(instance.id).map_err(in_use)?;
+        ours.instances.retain(|of| &of.gpu != gpu || of.slice != instance.slice);
+        ours.keep()?;
+    }
+    cut.set_cut(false).map_err(in_use)
+}
+
+fn in_use(error: NvmlError) -> ProvideError {
+    if matches!(error, NvmlError::InUse) { ProvideError::InUse } else { error.into() }
+}
+
 /// Takes down what is ours and idle where `wanted` is to be, and what an earlier process left half-built there.
 fn make_room(
     cut: &impl Cut,
-    gpu: &GpuUuid,
-    wanted: &MigSlice,
+    Wanted { gpu, slice: wanted, .. }: Wanted<'_>,
     booked: &[MigSlice],
     (there, ours): (&[Instance], &mut Ours<'_>),
 ) -> Result<(), ProvideError> {
@@ -191,9 +277,22 @@ mod tests {
         busy: RefCell<Vec<u32>>,
         next: RefCell<u32>,
         refuses: RefCell<bool>,
+        whole: RefCell<bool>,
     }
 
     impl Cut for Gpu {
+        fn is_cut(&self) -> Result<bool, NvmlError> {
+            Ok(!*self.whole.borrow())
+        }
+
+        fn set_cut(&self, cut: bool) -> Result<(), NvmlError> {
+            if !self.busy.borrow().is_empty() || !self.instances.borrow().is_empty() {
+                return Err(NvmlError::InUse);
+            }
+            *self.whole.borrow_mut() = !cut;
+            Ok(())
+        }
+
         fn instances(&self) -> Result<Vec<Instance>, NvmlError> {
             Ok(self.instances.borrow().clone())
         }
@@ -232,11 +331,22 @@ mod tests {
         gpu: Gpu,
         ours: Vec<OurInstance>,
         kept: Vec<OurInstance>,
+        token: Option<String>,
     }
 
     impl Setting {
         fn new() -> Self {
-            Self { gpu: Gpu::default(), ours: Vec::new(), kept: Vec::new() }
+            Self { gpu: Gpu::default(), ours: Vec::new(), kept: Vec::new(), token: None }
+        }
+
+        fn make_whole(&mut self) -> Result<(), ProvideError> {
+            let kept = &mut self.kept;
+            let mut keep = |ours: &[OurInstance]| {
+                *kept = ours.to_vec();
+                Ok(())
+            };
+            let mut ours = Ours { instances: &mut self.ours, keep: &mut keep };
+            make_whole(&self.gpu, &"GPU-a".parse().unwrap(), &mut ours)
         }
 
         fn provide(&mut self, wanted: &MigSlice, booked: &[MigSlice]) -> Result<Built, ProvideError> {
@@ -245,14 +355,9 @@ mod tests {
                 *kept = ours.to_vec();
                 Ok(())
             };
-            let uuid = "GPU-a".parse().unwrap();
-            provide(
-                &self.gpu,
-                &uuid,
-                wanted,
-                booked,
-                &mut Ours { instances: &mut self.ours, keep: &mut keep },
-            )
+            let gpu = "GPU-a".parse().unwrap();
+            let wanted = Wanted { gpu: &gpu, slice: wanted, token: self.token.as_deref() };
+            provide(&self.gpu, wanted, booked, &mut Ours { instances: &mut self.ours, keep: &mut keep })
         }
     }
 
@@ -265,6 +370,33 @@ mod tests {
         setting.provide(&seven, &[]).unwrap();
         assert_eq!(setting.gpu.instances.borrow().len(), 1);
         assert_eq!(setting.kept, setting.ours);
+    }
+
+    #[test]
+    fn a_token_stands_for_the_last_slice_that_it_got() {
+        let mut setting = Setting::new();
+        setting.token = Some("one".into());
+        setting.provide(&slice("1g.5gb", 0), &[]).unwrap();
+        setting.token = Some("two".into());
+        setting.provide(&slice("1g.5gb", 1), &[]).unwrap();
+        setting.provide(&slice("1g.5gb", 0), &[]).unwrap();
+        let tokens: Vec<_> =
+            setting.kept.iter().map(|ours| (ours.slice.start, ours.token.as_deref())).collect();
+        assert_eq!(tokens, [(0, Some("two")), (1, None)]);
+    }
+
+    #[test]
+    fn a_gpu_is_cut_and_made_whole_again_unless_somebody_else_has_cut_it() {
+        let mut setting = Setting::new();
+        *setting.gpu.whole.borrow_mut() = true;
+        setting.provide(&slice("1g.5gb", 0), &[]).unwrap();
+        assert!(setting.gpu.is_cut().unwrap());
+        setting.make_whole().unwrap();
+        assert_eq!((setting.gpu.is_cut().unwrap(), setting.kept.len()), (false, 0));
+        setting.provide(&slice("1g.5gb", 0), &[]).unwrap();
+        setting.gpu.build(&slice("3g.20gb", 4)).unwrap();
+        assert!(matches!(setting.make_whole(), Err(ProvideError::NotWhole)));
+        assert_eq!(setting.gpu.instances.borrow().len(), 2);
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn metrics(book: &Book, samples: &BTreeMap<String, GpuUsage>, node: &str) -> [Me
 
 /// Every whole GPU that is not cut, and every slice, whether somebody holds it or not.
 fn places<'a>(book: &'a Book, allocations: &'a [AllocationStatus]) -> Vec<Place<'a>> {
-    let gpus = book.inventory().gpus();
+    let gpus = book.gpus();
     let mut places: BTreeMap<(usize, Option<u8>), Place<'a>> = BTreeMap::new();
     for (index, gpu) in gpus.iter().enumerate() {
         for (offer, part) in gpu.kind.offers().iter().zip(&gpu.part_uuids) {

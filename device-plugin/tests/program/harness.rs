@@ -49,13 +49,18 @@ pub fn a100() -> GpuDescription {
 impl Node {
     /// A node whose driver finds these GPUs. The plugin is not started yet.
     pub async fn new(gpus: Vec<GpuDescription>) -> Self {
+        Self::described(Description::new(gpus)).await
+    }
+
+    /// The same, with all that can be said of the node's hardware.
+    pub async fn described(description: Description) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let api = ApiServer::start(Options::default()).await.unwrap();
         let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } });
         api.store().create(&NODES, "", node).unwrap();
         let kubelet = Kubelet::start(KubeletOptions::new(NODE, folder.path().join("kubelet"))).await.unwrap();
         let node = Self { api, kubelet, folder };
-        Description::new(gpus).named(NODE).write(&node.path("node.yaml")).unwrap();
+        description.named(NODE).write(&node.path("node.yaml")).unwrap();
         node.write("kubeconfig", &node.api.kubeconfig(None));
         let library = nvml_simulator::library_near(&std::env::current_exe().unwrap());
         std::fs::create_dir_all(node.path("driver/usr/lib64")).unwrap();

@@ -166,3 +166,37 @@ async fn switched_off_it_labels_nothing() {
         !(asked.resource == "nodes" && asked.verb == "patch")
     }));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switched_off_it_takes_away_the_labels_that_it_had_written_and_no_others() {
+    let node = Node::new(vec![a100()]).await;
+    let own = json!({ "zone": "a", "nvidia.com/gpu.deploy.dcgm": "true" });
+    let label = |object: &mut Value| object["metadata"]["labels"] = own;
+    node.api.store().modify(&NODES, "", NODE, Part::Main, label).unwrap();
+    let mut plugin = node.ready(&[]).await;
+    plugin.until_said("Node labelled.").await;
+    assert!(on_node(&node).contains_key("nvidia.com/gpu.product"));
+    plugin.terminate().await;
+    let mut plugin = node.ready(&["--label-node=false"]).await;
+    plugin.until_said("The Node's labels that were ours are gone.").await;
+    let left = node.api.store().get(&NODES, "", NODE).unwrap()["metadata"]["labels"].clone();
+    assert_eq!(left, json!({ "zone": "a", "nvidia.com/gpu.deploy.dcgm": "true" }));
+}
+
+/// Others that use NVML at the same time are not held up either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_gpu_hangs_the_labels_stay_and_its_neighbours_are_handed_out() {
+    let node = Node::new(vec![a100().times(2)]).await;
+    let mut plugin =
+        node.ready(&["--sleep-interval=1s", "--nvml-period=200ms", "--nvml-call-limit=300ms"]).await;
+    plugin.until_said("Node labelled.").await;
+    let before = on_node(&node);
+    node.driver(|driver| driver.set_hanging(1, true));
+    let log = plugin.until_said("The node cannot be labelled.").await;
+    assert!(log.contains("an NVML call about the node's labels has not returned"), "{log}");
+    node.until_allocatable(GPU, 1).await;
+    assert_eq!(node.visible_in("p", GPU, 1).await.len(), 1);
+    assert_eq!(on_node(&node), before);
+    node.driver(|driver| driver.set_hanging(1, false));
+    node.until_allocatable(GPU, 2).await;
+}

@@ -5,15 +5,17 @@
 
 mod answers;
 mod api_server;
+mod faults;
 mod harness;
-mod health;
 mod labels;
 mod live;
 mod mistakes;
+mod mps;
 mod node_config;
+mod on_demand;
 mod pods;
-mod registration;
 mod restarts;
 mod start;
 mod strategies;
 mod telemetry;
+mod topology;

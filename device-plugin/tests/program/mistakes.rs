@@ -41,12 +41,33 @@ async fn a_configuration_file_that_is_wrong_says_key_place_and_cure() {
     .await;
     file_refused(
         "sharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 2}]}}",
-        &["sharing.mps is ", "MPS is not supported yet: use sharing.timeSlicing, or leave it out"],
+        &["flags.mpsRoot is not set: sharing.mps wants the folder where its daemons and pods meet: set --mps-root (MPS_ROOT)"],
+    )
+    .await;
+    let mps = "sharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 2}]}}";
+    file_refused(
+        &format!("flags: {{mpsRoot: /run/nvidia/mps, migStrategy: mixed}}\n{mps}"),
+        &[r#"flags.migStrategy is "mixed" (NODE/config.yaml): MPS shares whole GPUs: use none or single"#],
+    )
+    .await;
+    file_refused(
+        &format!("flags: {{mpsRoot: /run/nvidia/mps, elasticGPUs: true}}\n{mps}"),
+        &["under MPS only its daemon may use a GPU"],
+    )
+    .await;
+    file_refused(
+        "sharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 49}]}}",
+        &["sharing.mps.resources[0].replicas is 49", "from 2 to 48, the most clients of one MPS server"],
+    )
+    .await;
+    file_refused(
+        "sharing: {mps: {resources: [{name: nvidia.com/mig-1g.5gb, replicas: 2}]}}",
+        &["MPS shares whole GPUs: use sharing.timeSlicing for MIG devices"],
     )
     .await;
     file_refused(
         "flags: {migStrategy: mixd}",
-        &[r#"flags.migStrategy is "mixd" (NODE/config.yaml): use none, single or mixed"#],
+        &[r#"flags.migStrategy is "mixd" (NODE/config.yaml): use none, single, mixed or on-demand"#],
     )
     .await;
     file_refused(

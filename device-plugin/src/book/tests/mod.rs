@@ -4,6 +4,7 @@ mod properties;
 mod rules;
 mod shares;
 mod slices;
+mod walk;
 
 use std::collections::BTreeSet;
 

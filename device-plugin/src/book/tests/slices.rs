@@ -20,23 +20,25 @@ fn gpus(model: &str, count: u32) -> Arc<Inventory> {
         numa_node: None,
         part_uuids: vec![String::new(); kind.offers().len()],
         kind: kind.clone(),
+        near: Vec::new(),
         foreign: Vec::new(),
         unhealthy: None,
+        sick: BTreeMap::new(),
     };
     Arc::new(Inventory::of_gpus((0..count).map(gpu).collect()))
 }
 
 /// A node that builds slices on demand, a kubelet that counts tokens, and our book.
-struct Node {
-    book: Book,
+pub(super) struct Node {
+    pub(super) book: Book,
     inventory: Arc<Inventory>,
-    pods: Vec<Tenant>,
+    pub(super) pods: Vec<Tenant>,
     now: Duration,
     next: u32,
 }
 
 /// A pod of one container that asks for slices of one profile.
-struct Tenant {
+pub(super) struct Tenant {
     name: String,
     resource: ResourceName,
     request: Request,
@@ -51,7 +53,7 @@ impl Tenant {
 }
 
 impl Node {
-    fn new(model: &str, count: u32) -> Self {
+    pub(super) fn new(model: &str, count: u32) -> Self {
         let inventory = gpus(model, count);
         let book = Book::new(NODE, inventory.clone());
         Self { book, inventory, pods: Vec::new(), now: Duration::ZERO, next: 0 }
@@ -60,13 +62,13 @@ impl Node {
     /// The free tokens of a resource that the kubelet may hand out.
     fn free(&self, resource: &ResourceName) -> Vec<String> {
         let held: BTreeSet<&String> = self.pods.iter().flat_map(|pod| &pod.tokens).collect();
-        let listed = self.book.listed(resource).flat_map(|(_, devices)| devices);
-        let healthy = listed.filter(|device| device.healthy).map(|device| device.id.to_string());
+        let listed = self.book.listed(resource).into_iter();
+        let healthy = listed.filter(|device| device.healthy).map(|device| device.id);
         healthy.filter(|id| !held.contains(id)).collect()
     }
 
     /// Runs a pod: planned or not, told to the book or not, with what the book prefers or what the kubelet picks.
-    fn run(&mut self, profile: &str, count: u32, planned: bool, pick: usize) -> bool {
+    pub(super) fn run(&mut self, profile: &str, count: u32, planned: bool, pick: usize) -> bool {
         self.next += 1;
         self.now += Duration::from_secs(1);
         let name = format!("p{}", self.next);
@@ -100,12 +102,12 @@ impl Node {
         true
     }
 
-    fn end(&mut self, pod: usize) {
+    pub(super) fn end(&mut self, pod: usize) {
         let gone = self.pods.remove(pod);
         self.book.apply(Event::PodGone { uid: gone.uid() });
     }
 
-    fn tell_holders(&mut self) {
+    pub(super) fn tell_holders(&mut self) {
         self.now += Duration::from_secs(1);
         let held = self.pods.iter().map(|pod| Holding {
             namespace: "default".into(),
@@ -119,7 +121,7 @@ impl Node {
     }
 
     /// The process is killed and started again; the bookings were written down.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let bookings =
             self.book.bookings().map(|(token, booking)| (token.to_owned(), booking.clone())).collect();
         self.book = Book::new(NODE, self.inventory.clone());
@@ -142,7 +144,7 @@ impl Node {
     }
 
     /// No two slices overlap, each token in use has one and is healthy, and what is offered could be built.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let held: BTreeSet<&String> = self.pods.iter().flat_map(|pod| &pod.tokens).collect();
         for token in &held {
             assert!(self.book.booking(token).is_some(), "{token} has no slice");
@@ -150,10 +152,8 @@ impl Node {
         let resources: BTreeSet<&ResourceName> =
             self.inventory.gpus()[0].kind.offers().iter().map(|offer| &offer.resource).collect();
         for resource in resources {
-            for (_, devices) in self.book.listed(resource) {
-                for device in devices.iter().filter(|device| held.contains(&device.id.to_string())) {
-                    assert!(device.healthy, "{} is in use and unhealthy", device.id);
-                }
+            for device in self.book.listed(resource).iter().filter(|device| held.contains(&device.id)) {
+                assert!(device.healthy, "{} is in use and unhealthy", device.id);
             }
         }
         let allocations = self.pods.iter().map(|pod| AllocationStatus {
@@ -219,7 +219,7 @@ fn a_token_that_comes_too_late_waits_until_there_is_room() {
     // The kubelet has not seen yet that the whole GPU cannot be had any more.
     node.book.apply(Event::Allocated { resource: four.clone(), ids: stale.clone(), at: node.now });
     assert_eq!(node.book.booking(&stale[0]), None);
-    assert!(node.book.listed(&four).any(|(_, devices)| devices[0].healthy), "it is in use");
+    assert!(node.book.listed(&four)[0].healthy, "it is in use");
     node.end(0);
     node.now += GRANT_GRACE;
     let held = Holding {
@@ -246,14 +246,14 @@ fn what_was_refused_leaves_no_booking() {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Run { profile: usize, count: u32, planned: bool, pick: usize },
     End(usize),
     Holders,
     Restart,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0_usize..16, 1_u32..3, any::<bool>(), any::<prop::sample::Index>())
             .prop_map(|(profile, count, planned, pick)| Step::Run { profile, count, planned, pick: pick.index(64) }),

@@ -1,8 +1,8 @@
-//! Staying registered, whatever the kubelet does.
+//! A kubelet that restarts, hangs up, or whose socket is gone.
 
 use stowage_stand_ins::kubelet::{Kubelet, KubeletOptions};
 
-use crate::harness::*;
+use super::*;
 
 const AGAIN: &str =
     r#"stowage_device_plugin_registrations_total{resource_name="nvidia.com/gpu",result="ok"} 2"#;
