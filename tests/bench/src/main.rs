@@ -11,10 +11,18 @@ mod plugin;
 mod program;
 mod stats;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
+    // Before there are threads, since it may put the process into a mount namespace.
+    let nvidia = plugin::namespace::nvidia()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(measure(nvidia))
+}
+
+async fn measure(nvidia: Option<PathBuf>) -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     if wanted("extender") {
@@ -23,7 +31,10 @@ async fn main() -> Result<()> {
         }
     }
     if wanted("plugin") {
-        plugin::measure().await?;
+        plugin::measure(nvidia.clone()).await?;
+    }
+    if let Some(nvidia) = nvidia.filter(|_| wanted("answers")) {
+        plugin::compare(&nvidia).await?;
     }
     Ok(())
 }

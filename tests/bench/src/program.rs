@@ -1,8 +1,9 @@
-//! The programs under measurement: found, started, asked for their memory, ended.
+//! The programs under measurement: found, started, asked for their memory and time, ended.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -36,6 +37,17 @@ impl Running {
             Ok(kib / 1024.0)
         };
         Ok((field("VmRSS:")?, field("VmHWM:")?))
+    }
+
+    /// How long its threads have been on a processor, as the scheduler counts it: in nanoseconds, not in ticks.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let mut nanoseconds = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            // A thread may end in between; what it used is lost, which is a fault of at most that thread's time.
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            nanoseconds += text.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
     }
 
     /// Prints its memory.
