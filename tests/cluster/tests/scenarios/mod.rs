@@ -1,12 +1,15 @@
 //! The scenarios, by file, and the stage that they share.
 
 mod bring_up;
+mod cdi;
 mod conformance;
 mod faults;
 mod main_job;
+mod on_demand;
 mod packing;
 mod race;
 mod stowage;
+mod stream;
 mod trust;
 
 use anyhow::Result;
@@ -59,6 +62,9 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         race::all(),
         packing::all(),
         faults::all(),
+        cdi::all(),
+        on_demand::all(),
+        stream::all(),
     ];
     files.into_iter().flatten().collect()
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use stowage_cluster_tests::{Cluster, Scenario, scenarios};
 
 use super::stowage::pods::{self, By};
+use super::stowage::random::Random;
 use super::stowage::{LIMIT, look};
 use super::{Stage, is_long};
 
@@ -50,7 +51,7 @@ struct Used {
 async fn play(cluster: &Cluster, by: By, seed: u64) -> Result<Used> {
     let mut wanted: Vec<_> =
         WANTED.iter().flat_map(|&(resource, count, cpu)| (0..count).map(move |_| (resource, cpu))).collect();
-    shuffle(&mut wanted, seed);
+    Random::of(seed).shuffle(&mut wanted);
     for (i, (resource, cpu)) in wanted.iter().enumerate() {
         let mut spec = pods::spec(by, resource, 1);
         spec["containers"][0]["resources"]["requests"] = json!({"cpu": cpu, "memory": "8Mi"});
@@ -74,16 +75,4 @@ async fn play(cluster: &Cluster, by: By, seed: u64) -> Result<Used> {
     pods::delete_all(cluster, LIMIT).await?;
     look::audit_is_clean(cluster).await?;
     Ok(used)
-}
-
-/// Fisher-Yates with a small generator (SplitMix64): the order depends on the seed alone.
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed;
-    for i in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        items.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
-    }
 }

@@ -3,7 +3,9 @@
 
 pub(crate) mod look;
 mod node_files;
+pub(crate) mod on_demand;
 pub(crate) mod pods;
+pub(crate) mod random;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use stowage_cluster_tests::{Cluster, Process, Program, TokenBoundTo, apply};
 
-pub(crate) use node_files::NodeFiles;
+pub(crate) use node_files::{NodeFiles, Written};
 
 /// Long enough for anything that is started; a failure shows what was seen last.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
@@ -132,21 +134,26 @@ async fn install(cluster: &Cluster) -> Result<()> {
 
 /// The plugin's command line on one node; its token is bound to that node, as a DaemonSet pod's is.
 pub(crate) async fn plugin(cluster: &Cluster, files: &NodeFiles, number: usize) -> Result<Program> {
+    let written = files.write(&cluster.node(files.node)?.folder().join("stowage"))?;
+    plugin_with(cluster, files.node, number, &written).await
+}
+
+/// The same with files that are there already.
+async fn plugin_with(cluster: &Cluster, node: &str, number: usize, written: &Written) -> Result<Program> {
     let nodes: Api<Node> = Api::all(cluster.client());
-    let uid = nodes.get(files.node).await?.metadata.uid.context("a Node without a UID")?;
-    let bound_to = TokenBoundTo::Node { name: files.node.to_owned(), uid };
+    let uid = nodes.get(node).await?.metadata.uid.context("a Node without a UID")?;
+    let bound_to = TokenBoundTo::Node { name: node.to_owned(), uid };
     let account = "stowage-device-plugin";
     let kubeconfig = cluster.service_account_kubeconfig(account, account, TOKEN_TTL, bound_to).await?;
-    let written = files.write(cluster.node(files.node)?.folder(), &built("libnvml_simulator.so")?)?;
-    Ok(Program::new(format!("plugin-{}", files.node), built("stowage-device-plugin")?)
-        .args(["--node-name", files.node])
+    Ok(Program::new(format!("plugin-{node}"), built("stowage-device-plugin")?)
+        .args(["--node-name", node])
         .arg("--config-file")
-        .arg(written.config)
+        .arg(&written.config)
         .arg("--driver-root-ctr-path")
-        .arg(written.driver_root)
+        .arg(&written.driver_root)
         .args(["--http-address", &plugin_http(number)])
         .args(["--log-level", "info,stowage_device_plugin=debug"])
-        .env("NVML_SIMULATOR_CONFIG", written.simulator)
+        .env("NVML_SIMULATOR_CONFIG", &written.simulator)
         .env("KUBECONFIG", kubeconfig))
 }
 

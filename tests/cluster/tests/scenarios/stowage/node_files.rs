@@ -100,15 +100,15 @@ impl NodeFiles {
         [MIXED, SHARED, WHOLE]
     }
 
-    /// Writes them below `folder`, which every process on the node sees at the same path.
-    pub(crate) fn write(&self, folder: &Path, library: &Path) -> Result<Written> {
-        let folder = folder.join("stowage");
+    /// Writes them into `folder`, which every process on the node sees at the same path.
+    pub(crate) fn write(&self, folder: &Path) -> Result<Written> {
+        let library = super::built("libnvml_simulator.so")?;
         let driver_root = folder.join("driver-root");
         let libraries = driver_root.join("usr/lib64");
         fs::create_dir_all(&libraries).with_context(|| format!("cannot make {}", libraries.display()))?;
         let link = libraries.join("libnvidia-ml.so.1");
         if !link.exists() {
-            symlink(library, &link).with_context(|| format!("cannot link {}", link.display()))?;
+            symlink(&library, &link).with_context(|| format!("cannot link {}", link.display()))?;
         }
         let written =
             Written { simulator: folder.join("gpus.yaml"), config: folder.join("config.yaml"), driver_root };

@@ -190,6 +190,18 @@ pub(crate) fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("")
 }
 
+/// Whether the scheduler has found no node for the pod.
+pub(crate) fn fits_no_node(pod: &Pod) -> bool {
+    let said = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    phase(pod) == "Pending" && said.into_iter().any(|c| c.type_ == "PodScheduled" && c.status == "False")
+}
+
+/// Why the pod's container does not run yet, in one word of the kubelet's.
+pub(crate) fn waits_for(pod: &Pod) -> Option<&str> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    container.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+}
+
 /// Name, phase and reason, for a complaint.
 pub(crate) fn describe(pod: &Pod) -> String {
     let status = pod.status.clone().unwrap_or_default();
