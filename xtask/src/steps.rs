@@ -22,7 +22,7 @@ pub struct TestArgs {
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Passed on to the benchmark, e.g. `extender` or `plugin`.
+    /// Passed on to the benchmark: `extender`, `plugin`, or `answers`, which needs NVIDIA_DEVICE_PLUGIN.
     only: Vec<String>,
 }
 
@@ -74,9 +74,11 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
 
 /// Writes the generated files again.
 pub fn generate() -> Result<()> {
-    for (what, package, test) in
-        [("the gRPC code", "kubelet-api", "fresh"), ("the CRD", "stowage-workspace-tests", "crd")]
-    {
+    for (what, package, test) in [
+        ("the gRPC code", "kubelet-api", "fresh"),
+        ("the CRD", "stowage-workspace-tests", "crd"),
+        ("the tables in docs", "stowage-workspace-tests", "docs"),
+    ] {
         let mut command = cargo(["test", "--quiet", "--package", package, "--test", test]);
         command.env("UPDATE_GENERATED", "1");
         step(what, command)?;

@@ -97,7 +97,11 @@ async fn play_all(args: &Args, programs: &Programs) -> Result<()> {
     let mut findings = Vec::new();
     for way in Way::ALL {
         let progress = Progress::start(way, &day);
-        let split = if way == Way::Whole { &Split::WHOLE } else { &found.split };
+        let split = match way {
+            Way::Whole => &Split::WHOLE,
+            Way::Stock => &found.split,
+            Way::Stowage => &Split::ELASTIC,
+        };
         let mut stage = Stage::start(programs, split, way, args.seed).await?;
         let samples =
             play(&day, way, args.seed, &mut stage, |step, sample| progress.tell(step, sample)).await?;

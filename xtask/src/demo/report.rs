@@ -78,9 +78,12 @@ pub fn rules(out: &mut impl Write, day: &Day, seed: u64, found: &Found) -> io::R
     split(out, &found.split)?;
     writeln!(
         out,
-        "  stowage  The same nodes, split the same way (MIG on demand is yet to come); the extender chooses"
+        "  stowage  Nobody splits anything: every GPU is offered whole, as shares and (H100) as MIG slices, and is"
     )?;
-    writeln!(out, "           node and GPU, the plugin carries it out.")?;
+    writeln!(
+        out,
+        "           what its first pod makes it. The extender chooses node and place, the plugin builds it."
+    )?;
     writeln!(
         out,
         "In all three, Deployments roll out once a day, and ReplicaSets choose whom to give up on scale-down"

@@ -165,7 +165,11 @@ fn configurations() -> Vec<[(usize, bool); NODES.len()]> {
 fn build(config: &[(usize, bool); NODES.len()], counts: &[u32; LAYOUTS.len()]) -> Split {
     let mut layouts =
         counts.iter().enumerate().flat_map(|(i, &count)| std::iter::repeat_n(i, count as usize));
-    Split(config.map(|(mig, shared)| NodeSetup { mig: layouts.by_ref().take(mig).collect(), shared }))
+    Split(config.map(|(mig, shared)| NodeSetup {
+        mig: layouts.by_ref().take(mig).collect(),
+        shared,
+        elastic: false,
+    }))
 }
 
 const _: () = assert!(REPLICAS > 1, "a share is less than a GPU");
@@ -184,8 +188,8 @@ mod tests {
         let day = Day::generate(1, 24);
         let found = best_split(&day, 1).await.unwrap();
         assert_eq!(served(&day, &found.split).await, found.figures.served_percent);
-        let shared = |mig: Vec<usize>| NodeSetup { mig, shared: true };
-        let whole = |mig: Vec<usize>| NodeSetup { mig, shared: false };
+        let shared = |mig: Vec<usize>| NodeSetup { mig, shared: true, elastic: false };
+        let whole = |mig: Vec<usize>| NodeSetup { mig, ..NodeSetup::WHOLE };
         for by_hand in [
             Split::WHOLE,
             Split([whole(vec![2; 8]), whole(vec![2; 4]), shared(vec![]), whole(vec![])]),

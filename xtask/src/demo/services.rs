@@ -32,7 +32,7 @@ const AR1_PER_QUARTER_HOUR: f64 = 0.95;
 pub enum Class {
     /// Large models, each with a GPU for itself.
     Dedicated,
-    /// Models of 2 to 20 GB in MIG slices.
+    /// Models of 2 to 40 GB in MIG slices.
     Medium,
     /// Models under 2 GB, four to a GPU.
     Small,
@@ -45,11 +45,11 @@ pub enum Class {
 pub enum Piece {
     /// All of it.
     Gpu,
-    /// A MIG slice `1g.5gb`.
+    /// A MIG slice `1g.10gb`.
     Mig1g,
-    /// A MIG slice `2g.10gb`.
+    /// A MIG slice `2g.20gb`.
     Mig2g,
-    /// A MIG slice `3g.20gb`.
+    /// A MIG slice `3g.40gb`.
     Mig3g,
     /// A quarter of its time.
     Share,
@@ -113,9 +113,9 @@ impl Piece {
     pub fn resource(self) -> Option<&'static str> {
         match self {
             Self::Gpu => Some("nvidia.com/gpu"),
-            Self::Mig1g => Some("nvidia.com/mig-1g.5gb"),
-            Self::Mig2g => Some("nvidia.com/mig-2g.10gb"),
-            Self::Mig3g => Some("nvidia.com/mig-3g.20gb"),
+            Self::Mig1g => Some("nvidia.com/mig-1g.10gb"),
+            Self::Mig2g => Some("nvidia.com/mig-2g.20gb"),
+            Self::Mig3g => Some("nvidia.com/mig-3g.40gb"),
             Self::Share => Some("nvidia.com/gpu.shared"),
             Self::None => None,
         }

@@ -24,12 +24,8 @@ pub const CPU_NODE_CPU_AND_MEMORY: (i64, i64) = (64, 256);
 pub const CPU_NODE: &str = "cpu-node-1";
 
 /// The GPU nodes: name, and model as the simulator knows it.
-pub const NODES: [(&str, &str); 4] = [
-    ("gpu-node-1", "a100-40gb"),
-    ("gpu-node-2", "a100-40gb"),
-    ("gpu-node-3", "h100-80gb"),
-    ("gpu-node-4", "l4"),
-];
+pub const NODES: [(&str, &str); 4] =
+    [("gpu-node-1", "h100-80gb"), ("gpu-node-2", "h100-80gb"), ("gpu-node-3", "l40s"), ("gpu-node-4", "l4")];
 /// The nodes whose GPUs have the MIG profiles that the services ask for: the first so many.
 pub const MIG_NODES: usize = 2;
 
@@ -85,6 +81,8 @@ pub struct NodeSetup {
     pub mig: Vec<usize>,
     /// Whether the others are time-sliced.
     pub shared: bool,
+    /// Whether nobody has set it up at all: each GPU is whole, shared or cut as pods come.
+    pub elastic: bool,
 }
 
 /// All GPU nodes as set up by hand, in the order of [`NODES`].
@@ -93,7 +91,18 @@ pub struct Split(pub [NodeSetup; NODES.len()]);
 
 impl NodeSetup {
     /// A node as it comes: every GPU whole.
-    pub const WHOLE: Self = Self { mig: Vec::new(), shared: false };
+    pub const WHOLE: Self = Self { mig: Vec::new(), shared: false, elastic: false };
+    /// A node whose GPUs are what their first pods make them.
+    pub const ELASTIC: Self = Self { mig: Vec::new(), shared: false, elastic: true };
+
+    /// What an idle node of elastic GPUs has room for of each piece by itself.
+    pub fn elastic_allocatable(can_be_cut: bool) -> BTreeMap<&'static str, u32> {
+        let slices =
+            if can_be_cut { &[(Piece::Mig1g, 7), (Piece::Mig2g, 3), (Piece::Mig3g, 2)][..] } else { &[] };
+        let pieces = [(Piece::Gpu, 1), (Piece::Share, REPLICAS)].into_iter().chain(slices.iter().copied());
+        let gpus = u32::try_from(GPUS_PER_NODE).unwrap_or_default();
+        pieces.filter_map(|(piece, count)| Some((piece.resource()?, gpus * count))).collect()
+    }
 
     /// What it has room for: pieces by resource name, as a Node's allocatable would tell.
     pub fn allocatable(&self) -> BTreeMap<&'static str, u32> {
@@ -123,8 +132,13 @@ impl NodeSetup {
 
     /// The plugin's configuration, in NVIDIA's format.
     pub fn plugin_config(&self) -> String {
-        let mut text = String::from("version: v1\nflags:\n  migStrategy: mixed\n");
-        if self.shared {
+        let mut text = String::from("version: v1\nflags:\n");
+        text += if self.elastic {
+            "  migStrategy: on-demand\n  elasticGPUs: true\n"
+        } else {
+            "  migStrategy: mixed\n"
+        };
+        if self.shared || self.elastic {
             text += "sharing:\n  timeSlicing:\n    renameByDefault: true\n    resources:\n";
             text += &format!("      - name: nvidia.com/gpu\n        replicas: {REPLICAS}\n");
         }
@@ -135,6 +149,8 @@ impl NodeSetup {
 impl Split {
     /// Every GPU whole.
     pub const WHOLE: Self = Self([NodeSetup::WHOLE; NODES.len()]);
+    /// Every GPU elastic.
+    pub const ELASTIC: Self = Self([NodeSetup::ELASTIC; NODES.len()]);
 
     /// What all nodes together have room for.
     pub fn capacity(&self, piece: Piece) -> u32 {
@@ -169,7 +185,7 @@ mod tests {
     fn every_layout_is_one_that_the_simulator_can_build() {
         for (i, layout) in LAYOUTS.iter().enumerate() {
             for (name, model) in &NODES[..MIG_NODES] {
-                let setup = NodeSetup { mig: vec![i; GPUS_PER_NODE], shared: false };
+                let setup = NodeSetup { mig: vec![i; GPUS_PER_NODE], ..NodeSetup::WHOLE };
                 let checked = setup.describe(name, model).check();
                 assert!(checked.is_ok(), "{}: {:?}", layout.title, checked.err());
             }
@@ -178,12 +194,12 @@ mod tests {
 
     #[test]
     fn a_setup_says_what_it_has_room_for() {
-        let setup = NodeSetup { mig: vec![2, 2, 7], shared: true };
+        let setup = NodeSetup { mig: vec![2, 2, 7], shared: true, elastic: false };
         let want = [
             ("nvidia.com/gpu.shared", 20),
-            ("nvidia.com/mig-1g.5gb", 11),
-            ("nvidia.com/mig-2g.10gb", 2),
-            ("nvidia.com/mig-3g.20gb", 2),
+            ("nvidia.com/mig-1g.10gb", 11),
+            ("nvidia.com/mig-2g.20gb", 2),
+            ("nvidia.com/mig-3g.40gb", 2),
         ];
         assert_eq!(setup.allocatable(), BTreeMap::from(want));
         assert_eq!(setup.to_string(), "2 MIG 3g+2g+1g+1g, 1 MIG 7x1g, 5 time-sliced x4");

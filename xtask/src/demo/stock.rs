@@ -183,7 +183,7 @@ mod tests {
     /// What the search believes must be what the stand-in does: node for node, seed for seed.
     #[tokio::test]
     async fn the_simulation_places_every_pod_where_the_scheduler_stand_in_does() {
-        let shared = |mig: Vec<usize>| NodeSetup { mig, shared: true };
+        let shared = |mig: Vec<usize>| NodeSetup { mig, shared: true, elastic: false };
         let by_hand = Split([shared(vec![2; 3]), shared(vec![2; 8]), NodeSetup::WHOLE, shared(Vec::new())]);
         for (way, split) in [(Way::Stock, by_hand), (Way::Whole, Split::WHOLE)] {
             let day = Day::generate(5, 24);

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
+use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, locate};
 use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus};
+use stowage_shared::models::Model;
 use stowage_stand_ins::api_server::resources::{GPU_NODES, NODES};
 use stowage_stand_ins::api_server::{Part, Store};
 use stowage_stand_ins::kubelet::{
@@ -84,11 +86,11 @@ impl GpuNode {
             },
         )?;
 
-        let wanted: BTreeMap<String, u64> = setup
-            .allocatable()
-            .into_iter()
-            .map(|(resource, count)| (resource.to_owned(), count.into()))
-            .collect();
+        let can_be_cut = Model::by_key(model).and_then(Model::geometry).is_some();
+        let wanted =
+            if setup.elastic { NodeSetup::elastic_allocatable(can_be_cut) } else { setup.allocatable() };
+        let wanted: BTreeMap<String, u64> =
+            wanted.into_iter().map(|(resource, count)| (resource.to_owned(), count.into())).collect();
         let told = || {
             let told = kubelet.allocatable();
             told.into_iter()
@@ -100,7 +102,10 @@ impl GpuNode {
         wait_for(
             || {
                 plugin.check()?;
-                Ok(told() == wanted && status().is_some_and(|status| status.gpus.len() == GPUS_PER_NODE))
+                let told = told();
+                let counts_all = wanted.iter().all(|(resource, count)| told.get(resource) == Some(count))
+                    && (setup.elastic || told.len() == wanted.len());
+                Ok(counts_all && status().is_some_and(|status| status.gpus.len() == GPUS_PER_NODE))
             },
             || {
                 format!(
@@ -154,16 +159,21 @@ impl GpuNode {
         self.kubelet.remove_pod(NAMESPACE, pod);
     }
 
-    /// The node's GPUs, as the plugin published them.
-    pub fn gpus(&self) -> &[Gpu] {
-        &self.gpus
+    /// The node's GPUs, as the plugin published them last.
+    pub fn gpus_now(&self, store: &Store) -> Result<Vec<Gpu>> {
+        let status = published(store, &self.name).context("there is no GpuNode")?;
+        status.inventory().context("the GpuNode cannot be true")
     }
 
     /// The UUIDs of the GPUs of which somebody holds a device.
     pub fn gpus_in_use(&self) -> BTreeSet<String> {
         let held = self.held();
         let gpus = held.iter().filter_map(|(_, _, resource, id)| {
-            let (gpu, _) = locate(&self.gpus, &resource.parse().ok()?, &id.parse().ok()?)?;
+            let id: DeviceId = id.parse().ok()?;
+            if let Some((gpu, _)) = id.token_of() {
+                return Some(gpu.to_owned());
+            }
+            let (gpu, _) = locate(&self.gpus, &resource.parse().ok()?, &id)?;
             Some(self.gpus[gpu].uuid.to_string())
         });
         gpus.collect()

@@ -184,7 +184,7 @@ impl Stage {
         for node in &self.nodes {
             let view = NodeView {
                 node: node.name.clone(),
-                gpus: node.gpus().to_vec(),
+                gpus: node.gpus_now(&self.store)?,
                 allocations: node.allocations(&self.store),
                 pods: pods.iter().filter_map(|pod| view(pod, &node.name)).collect(),
             };
