@@ -6,7 +6,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Object;
 use kube::{Api, Client, Config};
 use stowage_shared::audit::{NodeView, PodView};
-use stowage_shared::contract::{API_GROUP, API_VERSION, PLAN_ANNOTATION};
+use stowage_shared::contract::{API_GROUP, API_VERSION};
 use stowage_shared::gpu_node::{GpuNodeSpec, GpuNodeStatus, KIND, PLURAL};
 use stowage_shared::pod::{PodSpec, PodStatus};
 
@@ -68,8 +68,8 @@ fn named(node: GpuNode) -> (String, GpuNodeStatus) {
 fn view_of(pod: &Pod, node: &str) -> Option<PodView> {
     let meta = &pod.metadata;
     let key = (meta.namespace.as_deref()?, meta.name.as_deref()?, meta.uid.as_deref()?);
-    let plan = meta.annotations.as_ref().and_then(|all| all.get(PLAN_ANNOTATION)).map(String::as_str);
-    PodView::of(key, plan, &pod.spec, pod.status.as_ref().unwrap_or(&PodStatus::default()), node)
+    let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
+    PodView::of(key, annotation, &pod.spec, pod.status.as_ref().unwrap_or(&PodStatus::default()), node)
 }
 
 async fn all(pods: &Api<Pod>) -> Result<Vec<Pod>> {

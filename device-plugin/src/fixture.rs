@@ -5,7 +5,9 @@ use stowage_shared::models::Model;
 use stowage_shared::resource::ResourceName;
 use stowage_shared::units::MemoryMib;
 
-use crate::config::{AllocationPolicy, MigStrategy, ResourceNames, SharedDevices, SharedResource, Sharing};
+use crate::config::{
+    AllocationPolicy, MigStrategy, ResourceNames, SharedDevices, SharedResource, Sharing, SharingStrategy,
+};
 use crate::inventory::{Inventory, OfferError, OfferRules};
 use crate::nvml::{GpuReading, MigDeviceReading, MigReading, Reading};
 
@@ -54,7 +56,7 @@ pub(crate) fn gpu(index: u32, what: &str) -> GpuReading {
 }
 
 /// `rename gpu=4` and the like: which resources are shared, and whether they are renamed; `spread` over the GPUs,
-/// `distinct` GPUs for one container.
+/// `distinct` GPUs for one container; by `mps`, with shares that are `sized`.
 pub(crate) fn rules(mig_strategy: MigStrategy, sharing: &str) -> OfferRules {
     let rename = sharing.starts_with("rename");
     let resources: Vec<SharedResource> = sharing
@@ -69,6 +71,8 @@ pub(crate) fn rules(mig_strategy: MigStrategy, sharing: &str) -> OfferRules {
     let shared = (!resources.is_empty()).then(|| Sharing {
         resources,
         distinct_gpus: sharing.contains("distinct"),
+        strategy: if sharing.contains("mps") { SharingStrategy::Mps } else { SharingStrategy::TimeSlicing },
+        sized_shares: sharing.contains("sized"),
         ..Sharing::default()
     });
     let allocation_policy =

@@ -78,6 +78,7 @@ pub async fn serve(
     if config.dcgm_metrics {
         telemetry.register(&mut registry, &plugin, &config.node_name);
     }
+    telemetry.register_shares(&mut registry);
     let mut tasks: JoinSet<Result<(), Fault>> = JoinSet::new();
 
     let swept = sockets::sweep(&folder).with_context(|| format!("cannot read {}", folder.display()));
@@ -99,9 +100,9 @@ pub async fn serve(
     tasks.spawn(offer_all(world, watched));
     let reading = live.reading();
     let (sampling, samples, session) = (telemetry.clone(), plugin.clone(), live.session());
-    let asked = session.clone();
+    let (asked, procfs, exceeded) = (session.clone(), config.procfs.clone(), events.clone());
     until_stopped(&mut tasks, &stop, async move {
-        sampling.follow(&samples, &asked).await;
+        sampling.follow(&samples, &asked, &procfs, &exceeded).await;
         Err(Fault::software(anyhow!("nobody measures the GPUs any more")))
     });
     if let Some(mps) = live.mps() {

@@ -13,9 +13,9 @@ use kube::api::{ApiResource, ObjectMeta};
 use kube::core::DynamicResourceScope;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use stowage_shared::contract::{API_GROUP, API_VERSION, PLAN_ANNOTATION};
+use stowage_shared::contract::{API_GROUP, API_VERSION};
 use stowage_shared::gpu_node;
-use stowage_shared::pod::{PodSpec, PodStatus, Quantity};
+use stowage_shared::pod::{OwnAnnotations, PodSpec, PodStatus, Quantity};
 use stowage_shared::resource::ResourceName;
 
 use crate::state::event;
@@ -71,26 +71,18 @@ struct Metadata {
     #[serde(default)]
     deletion_timestamp: Option<Time>,
     #[serde(default)]
-    annotations: Option<Annotations>,
-}
-
-/// The one annotation that we read.
-#[derive(Deserialize)]
-struct Annotations {
-    #[serde(rename = "stowage.dev/plan", default)]
-    plan: Option<String>,
+    annotations: OwnAnnotations,
 }
 
 fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     let slim = Metadata::deserialize(deserializer)?;
-    let plan = slim.annotations.and_then(|annotations| annotations.plan);
     Ok(ObjectMeta {
         name: slim.name,
         namespace: slim.namespace,
         uid: slim.uid,
         resource_version: slim.resource_version,
         deletion_timestamp: slim.deletion_timestamp,
-        annotations: plan.map(|plan| BTreeMap::from([(PLAN_ANNOTATION.to_owned(), plan)])),
+        annotations: Some(slim.annotations.into()),
         ..ObjectMeta::default()
     })
 }
@@ -133,13 +125,14 @@ impl Watched for Pod {
 
     fn seen(mut self) -> event::Pod {
         let deleting = self.metadata.deletion_timestamp.is_some();
-        let plan = self.metadata.annotations.as_mut().and_then(|known| known.remove(PLAN_ANNOTATION));
+        let annotations = self.metadata.annotations.take().unwrap_or_default().into_iter().collect();
         let id = event::PodId {
             uid: self.metadata.uid.unwrap_or_default(),
             namespace: self.metadata.namespace.unwrap_or_default(),
             name: self.metadata.name.unwrap_or_default(),
         };
-        event::Pod::of(id, deleting, plan, self.spec.unwrap_or_default(), &self.status.unwrap_or_default())
+        let (spec, status) = (self.spec.unwrap_or_default(), self.status.unwrap_or_default());
+        event::Pod::of(id, deleting, annotations, spec, &status)
     }
 
     fn key(&self) -> String {

@@ -10,7 +10,7 @@ use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, GpuStatus, OfferStatus, SliceStatus};
 use stowage_shared::plan::{Plan, PlannedDevice};
-use stowage_shared::pod::{Container, PodSpec, PodStatus, Quantity, Resources};
+use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Quantity, Resources};
 use stowage_shared::resource::ResourceName;
 use stowage_shared::units::MemoryMib;
 
@@ -98,6 +98,7 @@ fn gpu(node: &str, index: u32) -> GpuStatus {
             slice,
             replicas,
             distinct: false,
+            capped: false,
             unhealthy: None,
         })
     };
@@ -148,7 +149,7 @@ fn placed(n: usize, p: usize) -> Option<(Pod, AllocationStatus)> {
     let start = place.filter(|_| resource == SLICE).and_then(|place| u8::try_from(place).ok());
     let (name, uid) = (format!("pod-{n}-{p}"), format!("uid-{n}-{p}"));
     let slice = start.and_then(|start| Some(("1g.5gb".parse().ok()?, start)));
-    let device = PlannedDevice { gpu: gpu_uuid(&node, index).parse().ok()?, slice };
+    let device = PlannedDevice { gpu: gpu_uuid(&node, index).parse().ok()?, slice, memory: None };
     let resource_name: ResourceName = resource.parse().ok()?;
     let devices = BTreeMap::from([(resource_name.clone(), vec![device])]);
     let plan =
@@ -184,7 +185,7 @@ pub fn pod(name: &str, uid: &str, resource: &str, count: u64) -> Pod {
     let spec =
         PodSpec { scheduler_name: SCHEDULER_NAME.into(), containers: vec![container], ..PodSpec::default() };
     let id = PodId { uid: uid.into(), namespace: "models".into(), name: name.into() };
-    Pod::of(id, false, None, spec, &PodStatus::default())
+    Pod::of(id, false, OwnAnnotations::default(), spec, &PodStatus::default())
 }
 
 /// What kube-scheduler sends to filter and prioritize for a pod that wants `count` of `resource`.

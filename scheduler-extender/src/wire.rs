@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
-use stowage_shared::pod::PodSpec;
+use stowage_shared::pod::{OwnAnnotations, PodSpec};
+use stowage_shared::request::{Request, RequestError};
+
+use crate::state::GpuNames;
 
 /// What kube-scheduler sends to filter and prioritize.
 #[derive(Debug, Default, Deserialize)]
@@ -55,6 +58,18 @@ pub struct Metadata {
     /// Its UID.
     #[serde(deserialize_with = "null_is_default")]
     pub uid: String,
+    /// What it says to us.
+    pub annotations: OwnAnnotations,
+}
+
+impl Pod {
+    /// What it asks for of GPUs.
+    ///
+    /// # Errors
+    /// [`RequestError`], where nobody could serve it.
+    pub fn request(&self, names: &GpuNames) -> Result<Request, RequestError> {
+        Request::of_pod(&self.spec, |key| self.metadata.annotations.get(key), |name| names.is_gpu(name))
+    }
 }
 
 /// A node's name, borrowed from the body where it has no escapes.

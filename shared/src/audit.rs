@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::gpu::Gpu;
+use crate::contract::PLAN_ANNOTATION;
+use crate::gpu::{Gpu, Part};
 use crate::gpu_node::AllocationStatus;
 use crate::plan::{Plan, PlannedDevice};
 use crate::pod::{PodSpec, PodStatus};
 use crate::request::Request;
 use crate::resource::ResourceName;
+use crate::share::ShareSize;
 
 /// One node's state, as different parties tell it.
 #[derive(Debug, Clone, Default)]
@@ -46,9 +48,9 @@ pub struct PodView {
 impl PodView {
     /// Reads a pod as the API server has it. `None` where it is not bound to `node`, has ended, or asks for
     /// no GPU; a plan that is not valid for it counts as none.
-    pub fn of(
+    pub fn of<'a>(
         (namespace, name, uid): (&str, &str, &str),
-        plan: Option<&str>,
+        annotation: impl Fn(&str) -> Option<&'a str>,
         spec: &PodSpec,
         status: &PodStatus,
         node: &str,
@@ -56,8 +58,10 @@ impl PodView {
         if spec.node_name != node || status.is_terminal() {
             return None;
         }
-        let request = Request::of_standard(spec).ok().filter(|request| !request.is_empty())?;
-        let plan = plan.and_then(|text| Plan::read(text, uid, node, &request).ok());
+        let request = Request::of_pod(spec, &annotation, ResourceName::is_standard_gpu)
+            .ok()
+            .filter(|request| !request.is_empty())?;
+        let plan = annotation(PLAN_ANNOTATION).and_then(|text| Plan::read(text, uid, node, &request).ok());
         Some(Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -102,6 +106,8 @@ pub enum Kind {
     DoublePlan,
     /// A device that a pod holds, or was promised, is unhealthy.
     Unhealthy,
+    /// The shares that pods hold of a GPU are larger than its memory.
+    Overcommit,
 }
 
 /// One broken invariant.
@@ -128,6 +134,7 @@ pub fn audit(view: &NodeView) -> Vec<Finding> {
     let mut audit = Audit { view, findings: Vec::new() };
     audit.devices();
     audit.holders();
+    audit.memory();
     audit.plans();
     audit.drift();
     let mut findings = audit.findings;
@@ -237,21 +244,53 @@ impl Audit<'_> {
         }
     }
 
+    /// The shares of a GPU fit into its memory, if any pod says how much it needs.
+    fn memory(&mut self) {
+        let mut shares: BTreeMap<(usize, usize), BTreeMap<&str, (String, Option<ShareSize>)>> =
+            BTreeMap::new();
+        for held in &self.view.allocations {
+            let pod =
+                self.view.pods.iter().find(|pod| pod.namespace == held.namespace && pod.name == held.pod);
+            let size = pod.and_then(|pod| Plan::share_of(pod.plan.as_ref(), &pod.request));
+            for id in &held.device_ids {
+                if let Some(place) = self.device(&held.resource, id) {
+                    let who = format!("{}/{}", held.namespace, held.pod);
+                    shares.entry(place).or_default().insert(id, (who, size));
+                }
+            }
+        }
+        for ((g, offer), shares) in shares {
+            let (gpu, offer) = (&self.view.gpus[g], &self.view.gpus[g].kind.offers()[offer]);
+            let (Some(replicas), memory) = (offer.replicas, gpu.kind.memory()) else { continue };
+            if offer.part != Part::Whole || shares.values().all(|(_, size)| size.is_none()) {
+                continue;
+            }
+            let equal = memory.0 / u64::from(replicas.max(1));
+            let of = |size: &Option<ShareSize>| size.map_or(equal, |size| size.of(memory).0);
+            let all = shares.values().fold(0_u64, |sum, (_, size)| sum.saturating_add(of(size)));
+            if all > memory.0 {
+                let who: BTreeSet<String> = shares.into_values().map(|(who, _)| who).collect();
+                let text = format!("{all} MiB of the {memory} of {} are shares of {}", gpu.uuid, list(&who));
+                self.find(Severity::Warning, Kind::Overcommit, text);
+            }
+        }
+    }
+
     /// Each plan names devices that exist, and no device is promised beyond what it can hold. Where a pod holds
     /// what it asked for, its plan is history, and what it holds counts. Plans of one shape may be swapped: a pod
     /// that waits, and whose device another of its shape took, gets what that one left.
     fn plans(&mut self) {
         type Place = (usize, usize);
-        type Shape = (ResourceName, u32);
+        type Shape = (ResourceName, u32, Option<ShareSize>);
         let mut promised: BTreeMap<Place, Vec<String>> = BTreeMap::new();
         let mut left: BTreeMap<Shape, Vec<Place>> = BTreeMap::new();
         let mut held: Vec<(Shape, Place)> = Vec::new();
         let mut waiting: Vec<(Shape, &str, Vec<Place>, usize)> = Vec::new();
         for pod in &self.view.pods {
-            let asked = pod.request.total();
+            let (asked, share) = (pod.request.total(), Plan::share_of(pod.plan.as_ref(), &pod.request));
             for (resource, devices) in pod.plan.iter().flat_map(|plan| plan.sets(&pod.request)) {
                 let count = asked.get(&resource).copied().unwrap_or_default();
-                let shape = (resource.clone(), count);
+                let shape = (resource.clone(), count, share);
                 let has = self.held_by(pod, &resource);
                 let missing = (count as usize).saturating_sub(has.len());
                 for place in has.into_iter().filter_map(|id| self.device(&resource, id)) {
@@ -323,23 +362,23 @@ impl Audit<'_> {
     /// What pods of one shape hold, taken together, is what their plans say. Pods that hold nothing yet may
     /// still get any of the rest, so what is held must be among what was planned.
     fn drift(&mut self) {
-        type Shape = (ResourceName, u32);
+        type Shape = (ResourceName, u32, Option<ShareSize>);
         let mut planned: BTreeMap<Shape, Vec<PlannedDevice>> = BTreeMap::new();
         let mut held: BTreeMap<Shape, Vec<(String, PlannedDevice)>> = BTreeMap::new();
         for pod in &self.view.pods {
             let Some(plan) = &pod.plan else { continue };
             let mut sets = plan.sets(&pod.request);
             for (resource, asked) in pod.request.total() {
-                let shape = (resource.clone(), asked);
-                planned.entry(shape.clone()).or_default().extend(sets.remove(&resource).unwrap_or_default());
+                let shape = (resource.clone(), asked, Plan::share_of(Some(plan), &pod.request));
+                // Where it is, not how large: the size is its shape's.
+                let set = sets.remove(&resource).unwrap_or_default().into_iter();
+                let places = set.map(|device| PlannedDevice { memory: None, ..device });
+                planned.entry(shape.clone()).or_default().extend(places);
                 let devices =
                     self.held_by(pod, &resource).into_iter().filter_map(|id| self.device(&resource, id));
                 let devices = devices.map(|(g, offer)| {
                     let gpu = &self.view.gpus[g];
-                    (
-                        format!("{}/{}", pod.namespace, pod.name),
-                        PlannedDevice::of(gpu, &gpu.kind.offers()[offer].part),
-                    )
+                    (format!("{}/{}", pod.namespace, pod.name), PlannedDevice::of(gpu, offer, None))
                 });
                 held.entry(shape).or_default().extend(devices);
             }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 /// The annotation that carries a [`Plan`](crate::plan::Plan), on the Binding and then on the pod.
 pub const PLAN_ANNOTATION: &str = "stowage.dev/plan";
+/// The annotation with which a pod says how much memory each of its shares needs ([`ShareSize`](crate::share::ShareSize)).
+pub const SHARE_MEMORY_ANNOTATION: &str = "stowage.dev/gpu-memory";
+/// The same in thousandths of a GPU.
+pub const SHARE_MILLI_ANNOTATION: &str = "stowage.dev/gpu-milli";
 /// The API group of our own types.
 pub const API_GROUP: &str = "stowage.dev";
 /// The version of our own types.

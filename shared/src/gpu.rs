@@ -93,6 +93,8 @@ pub struct Offer {
     pub replicas: Option<u32>,
     /// Whether one pod may have only one of its shares, so that several are of different GPUs or slices.
     pub distinct: bool,
+    /// Whether no share may be larger than an equal part, since what keeps shares apart gives nobody more.
+    pub capped: bool,
 }
 
 impl Offer {
@@ -105,6 +107,7 @@ impl Offer {
             part: Part::Slice(slice),
             replicas: None,
             distinct: false,
+            capped: false,
         };
         free.map(offer).collect()
     }
@@ -190,6 +193,13 @@ impl GpuKind {
     /// The offers that cannot be in use while `offer` is, as bits.
     pub fn conflicts(&self, offer: usize) -> u64 {
         self.conflicts.get(offer).copied().unwrap_or(u64::MAX)
+    }
+
+    /// The memory of a share of `offer` whose pod does not say how much it needs; `None` where shares are not counted
+    /// by memory: of exclusive parts, and of MIG slices, whose memory is not known here.
+    pub fn equal_share(&self, offer: usize) -> Option<MemoryMib> {
+        let offer = self.offers.get(offer).filter(|offer| offer.part == Part::Whole && self.memory.0 > 0)?;
+        offer.replicas.map(|replicas| MemoryMib(self.memory.0 / u64::from(replicas.max(1))))
     }
 
     /// The offers under a resource name, with their places.
@@ -283,7 +293,7 @@ mod tests {
     use crate::models::Model;
 
     fn offer(resource: &str, part: Part, replicas: Option<u32>) -> Offer {
-        Offer { resource: resource.parse().unwrap(), part, replicas, distinct: false }
+        Offer { resource: resource.parse().unwrap(), part, replicas, distinct: false, capped: false }
     }
 
     #[test]

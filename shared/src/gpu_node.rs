@@ -160,6 +160,9 @@ pub struct OfferStatus {
     /// Whether one pod may have only one of its shares.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distinct: bool,
+    /// Whether no share may be larger than an equal part, as MPS's daemon has it unless it is told otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub capped: bool,
     /// Why it must not be used although its GPU may be; absent while it is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unhealthy: Option<String>,
@@ -383,6 +386,7 @@ impl OfferStatus {
             slice,
             replicas: offer.replicas,
             distinct: offer.distinct,
+            capped: offer.capped,
             unhealthy: None,
         }
     }
@@ -392,7 +396,14 @@ impl OfferStatus {
             None => Part::Whole,
             Some(slice) => Part::Slice(slice.to_slice()?),
         };
-        Ok(Offer { resource: self.resource.clone(), part, replicas: self.replicas, distinct: self.distinct })
+        let Self { resource, replicas, distinct, capped, .. } = self;
+        Ok(Offer {
+            resource: resource.clone(),
+            part,
+            replicas: *replicas,
+            distinct: *distinct,
+            capped: *capped,
+        })
     }
 }
 

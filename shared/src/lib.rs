@@ -28,5 +28,6 @@ pub mod pod;
 pub mod reckon;
 pub mod request;
 pub mod resource;
+pub mod share;
 pub mod topology;
 pub mod units;

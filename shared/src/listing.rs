@@ -106,7 +106,13 @@ mod tests {
     }
 
     fn offer(resource: &str, replicas: Option<u32>) -> Offer {
-        Offer { resource: resource.parse().unwrap(), part: Part::Whole, replicas, distinct: false }
+        Offer {
+            resource: resource.parse().unwrap(),
+            part: Part::Whole,
+            replicas,
+            distinct: false,
+            capped: false,
+        }
     }
 
     /// How many devices of a resource are healthy, and how many there are.

@@ -19,6 +19,8 @@ use crate::gpu::{Gpu, GpuUuid, Part};
 use crate::mig::ProfileName;
 use crate::request::{Request, Role};
 use crate::resource::ResourceName;
+use crate::share::ShareSize;
+use crate::units::MemoryMib;
 
 /// The version of the format that we write, and the only one we read.
 pub const PLAN_VERSION: u32 = 1;
@@ -30,6 +32,8 @@ pub struct PlannedDevice {
     pub gpu: GpuUuid,
     /// Which slice of it: profile and first memory slice; `None` for the whole GPU or a share of it.
     pub slice: Option<(ProfileName, u8)>,
+    /// How much of the GPU's memory the share may take, where the pod said how much it needs.
+    pub memory: Option<MemoryMib>,
 }
 
 /// The devices chosen for a pod, by container and resource.
@@ -137,6 +141,14 @@ impl Plan {
         Ok(())
     }
 
+    /// The size of each share that a pod holds or waits for. Where there is a plan, what it says counts: the annotation
+    /// that it was made for can be changed by the pod's author at any time.
+    pub fn share_of(plan: Option<&Self>, request: &Request) -> Option<ShareSize> {
+        let Some(plan) = plan else { return request.share() };
+        let devices = plan.containers.values().flat_map(BTreeMap::values).flatten();
+        devices.filter_map(|device| device.memory).max().map(ShareSize::Memory)
+    }
+
     /// The devices planned for one container and resource.
     pub fn devices(&self, container: &str, resource: &ResourceName) -> &[PlannedDevice] {
         self.containers
@@ -169,13 +181,15 @@ impl Plan {
 }
 
 impl PlannedDevice {
-    /// The device as a plan names it.
-    pub fn of(gpu: &Gpu, part: &Part) -> Self {
-        let slice = match part {
-            Part::Whole => None,
-            Part::Slice(slice) => Some((slice.profile.clone(), slice.start)),
+    /// The device as a plan names it: a part of a GPU, with the size of a share if it is one.
+    pub fn of(gpu: &Gpu, offer: usize, share: Option<ShareSize>) -> Self {
+        let slice = match gpu.kind.offers().get(offer).map(|offer| &offer.part) {
+            Some(Part::Slice(slice)) => Some((slice.profile.clone(), slice.start)),
+            Some(Part::Whole) | None => None,
         };
-        Self { gpu: gpu.uuid.clone(), slice }
+        let is_share = gpu.kind.equal_share(offer).is_some();
+        let memory = share.filter(|_| is_share).map(|share| share.of(gpu.kind.memory()));
+        Self { gpu: gpu.uuid.clone(), slice, memory }
     }
 
     /// Finds it among a node's GPUs: the places of the GPU and of its offer.
@@ -222,6 +236,8 @@ struct WireDevice {
     profile: Option<ProfileName>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     start: Option<u8>,
+    #[serde(rename = "memoryMib", skip_serializing_if = "Option::is_none", default)]
+    memory_mib: Option<MemoryMib>,
 }
 
 impl From<&Plan> for Wire {
@@ -230,6 +246,7 @@ impl From<&Plan> for Wire {
             gpu: device.gpu.to_string(),
             profile: device.slice.as_ref().map(|(profile, _)| profile.clone()),
             start: device.slice.as_ref().map(|(_, start)| *start),
+            memory_mib: device.memory,
         };
         let resources = |resources: &BTreeMap<ResourceName, Vec<PlannedDevice>>| {
             resources
@@ -254,7 +271,7 @@ impl TryFrom<Wire> for Plan {
                 (None, None) => None,
                 _ => return Err(PlanError::Format("a slice wants both profile and start".into())),
             };
-            Ok(PlannedDevice { gpu, slice })
+            Ok(PlannedDevice { gpu, slice, memory: device.memory_mib })
         };
         let mut containers = PlannedContainers::new();
         for (name, resources) in wire.c {
@@ -324,9 +341,11 @@ mod tests {
     fn any_plan() -> impl Strategy<Value = Plan> {
         let slice =
             prop::option::of((prop::sample::select(vec!["1g.5gb", "3g.20gb", "1g.5gb+me"]), 0_u8..12));
-        let device = ("GPU-[0-9a-f]{1,36}", slice).prop_map(|(gpu, slice)| PlannedDevice {
+        let memory = prop::option::of((1_u64..1 << 40).prop_map(MemoryMib));
+        let device = ("GPU-[0-9a-f]{1,36}", slice, memory).prop_map(|(gpu, slice, memory)| PlannedDevice {
             gpu: gpu.parse().unwrap(),
             slice: slice.map(|(profile, start)| (profile.parse().unwrap(), start)),
+            memory,
         });
         let resource =
             prop::sample::select(vec!["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.5gb"]);

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::contract::{PLAN_ANNOTATION, PLAN_MAX_BYTES, SHARE_MEMORY_ANNOTATION, SHARE_MILLI_ANNOTATION};
 
 /// A pod's spec, as far as placement goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -75,6 +78,91 @@ impl PodStatus {
     /// Whether it will never run again, so that its devices are free.
     pub fn is_terminal(&self) -> bool {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+}
+
+/// The annotations of a pod that Stowage reads, and none of its others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnAnnotations(BTreeMap<&'static str, String>);
+
+/// All keys that are kept, each with the most bytes of a value. What is longer is cut one byte beyond, which tells its
+/// reader that it is too long.
+const OWN: [(&str, usize); 3] = [
+    (PLAN_ANNOTATION, PLAN_MAX_BYTES),
+    (SHARE_MEMORY_ANNOTATION, ANNOTATION_MAX_BYTES),
+    (SHARE_MILLI_ANNOTATION, ANNOTATION_MAX_BYTES),
+];
+/// No wish of a pod is longer.
+const ANNOTATION_MAX_BYTES: usize = 256;
+
+impl OwnAnnotations {
+    /// What a pod's author says under a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// The same, taken out.
+    pub fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
+    fn keep(&mut self, key: &str, mut value: String) {
+        if let Some(&(key, most)) = OWN.iter().find(|(own, _)| *own == key) {
+            if value.len() > most {
+                let end = (most + 1..=value.len()).find(|&at| value.is_char_boundary(at));
+                value.truncate(end.unwrap_or(0));
+                value.shrink_to_fit();
+            }
+            self.0.insert(key, value);
+        }
+    }
+}
+
+impl<K: AsRef<str>> FromIterator<(K, String)> for OwnAnnotations {
+    fn from_iter<T: IntoIterator<Item = (K, String)>>(all: T) -> Self {
+        let mut own = Self::default();
+        all.into_iter().for_each(|(key, value)| own.keep(key.as_ref(), value));
+        own
+    }
+}
+
+impl From<OwnAnnotations> for BTreeMap<String, String> {
+    fn from(own: OwnAnnotations) -> Self {
+        own.0.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl<'de> Deserialize<'de> for OwnAnnotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keep;
+
+        impl<'de> Visitor<'de> for Keep {
+            type Value = OwnAnnotations;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a pod's annotations")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(OwnAnnotations::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut own = OwnAnnotations::default();
+                while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+                    if OWN.iter().any(|(known, _)| *known == key) {
+                        if let Some(value) = map.next_value::<Option<String>>()? {
+                            own.keep(&key, value);
+                        }
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(own)
+            }
+        }
+
+        deserializer.deserialize_any(Keep)
     }
 }
 

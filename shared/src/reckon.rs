@@ -16,6 +16,7 @@ use crate::pack::{self, Chosen, Demand, Mix};
 use crate::plan::{Plan, PlannedDevice};
 use crate::request::Request;
 use crate::resource::ResourceName;
+use crate::share::ShareSize;
 use crate::topology;
 
 /// A pod that is bound to the node and not terminal.
@@ -48,13 +49,15 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec
     let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
     let mut served: BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
+    let sizes: BTreeMap<&str, Option<ShareSize>> =
+        pods.iter().map(|pod| (pod.uid, Plan::share_of(pod.plan, pod.request))).collect();
     for held in held {
         for text in held.device_ids {
             let Some(id) = text.parse::<DeviceId>().ok() else { continue };
             let Some((gpu, offer)) = locate(gpus.iter().map(|g| &**g), held.resource, &id) else { continue };
             // A container reuses what an init container of its pod had: the same id, the same device.
             if seen.insert((held.resource, text.as_str())) {
-                states[gpu].occupancy.take(offer);
+                states[gpu].take(offer, sizes.get(held.uid).copied().flatten());
                 served
                     .entry(held.uid)
                     .or_default()
@@ -72,17 +75,24 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec
 /// A pod's planned devices and how many it still lacks, for one resource.
 struct Lack<'a> {
     pod: &'a NodePod<'a>,
-    resource: ResourceName,
-    asked: u32,
+    shape: Shape,
     missing: u32,
+}
+
+/// Within which plans swap.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    resource: ResourceName,
+    count: u32,
+    share: Option<ShareSize>,
 }
 
 /// What was promised and not yet handed out.
 struct Waiting<'a> {
     gpus: &'a [Arc<Gpu>],
     lacks: Vec<Lack<'a>>,
-    /// Planned devices that nobody holds yet, by resource and count: the shape within which plans swap.
-    promised: BTreeMap<(ResourceName, u32), Vec<Chosen>>,
+    /// Planned devices that nobody holds yet.
+    promised: BTreeMap<Shape, Vec<Chosen>>,
 }
 
 impl<'a> Waiting<'a> {
@@ -92,19 +102,20 @@ impl<'a> Waiting<'a> {
         served: &BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>>,
     ) -> Self {
         let mut lacks = Vec::new();
-        let mut promised: BTreeMap<(ResourceName, u32), Vec<Chosen>> = BTreeMap::new();
-        let mut used: Vec<((ResourceName, u32), Chosen)> = Vec::new();
+        let mut promised: BTreeMap<Shape, Vec<Chosen>> = BTreeMap::new();
+        let mut used: Vec<(Shape, Chosen)> = Vec::new();
         for pod in pods {
+            let share = Plan::share_of(pod.plan, pod.request);
             let mut planned = pod.plan.map(|plan| plan.sets(pod.request)).unwrap_or_default();
-            for (resource, asked) in pod.request.total() {
-                let shape = (resource.clone(), asked);
+            for (resource, count) in pod.request.total() {
+                let shape = Shape { resource: resource.clone(), count, share };
                 let plan = planned.remove(&resource).unwrap_or_default();
                 promised.entry(shape.clone()).or_default().extend(located(gpus, &resource, &plan));
                 let has = served.get(pod.uid).and_then(|resources| resources.get(&resource));
                 used.extend(has.into_iter().flatten().map(|&chosen| (shape.clone(), chosen)));
                 let has = u32::try_from(has.map_or(0, Vec::len)).unwrap_or(u32::MAX);
-                if has < asked {
-                    lacks.push(Lack { pod, resource, asked, missing: asked - has });
+                if has < count {
+                    lacks.push(Lack { pod, shape, missing: count - has });
                 }
             }
         }
@@ -118,29 +129,29 @@ impl<'a> Waiting<'a> {
     fn promise(mut self, states: &mut [GpuState]) {
         let mix = Mix::prior(self.gpus.iter().map(|gpu| &**gpu));
         for lack in &mut self.lacks {
-            let pool = self.promised.get_mut(&(lack.resource.clone(), lack.asked));
-            let Some(pool) = pool else { continue };
+            let Some(pool) = self.promised.get_mut(&lack.shape) else { continue };
             let plan = lack.pod.plan.map(|plan| plan.sets(lack.pod.request)).unwrap_or_default();
-            let own = plan.get(&lack.resource).map_or(&[][..], Vec::as_slice);
-            for chosen in located(self.gpus, &lack.resource, own) {
+            let own = plan.get(&lack.shape.resource).map_or(&[][..], Vec::as_slice);
+            for chosen in located(self.gpus, &lack.shape.resource, own) {
                 if lack.missing > 0 && take_from(Some(pool), chosen) {
-                    states[chosen.gpu].occupancy.take(chosen.offer);
+                    states[chosen.gpu].take(chosen.offer, lack.shape.share);
                     lack.missing -= 1;
                 }
             }
         }
         for lack in &mut self.lacks {
-            let pool = self.promised.entry((lack.resource.clone(), lack.asked)).or_default();
+            let pool = self.promised.entry(lack.shape.clone()).or_default();
             let swapped = pool.split_off(pool.len().saturating_sub(lack.missing as usize));
             lack.missing -= u32::try_from(swapped.len()).unwrap_or(lack.missing);
-            swapped.iter().for_each(|chosen| states[chosen.gpu].occupancy.take(chosen.offer));
+            swapped.iter().for_each(|chosen| states[chosen.gpu].take(chosen.offer, lack.shape.share));
         }
         for lack in self.lacks.iter().filter(|lack| lack.missing > 0) {
-            let demand = Demand::from([(lack.resource.clone(), lack.missing)]);
+            let Shape { resource, share, .. } = &lack.shape;
+            let demand = Demand { share: *share, ..Demand::from([(resource.clone(), lack.missing)]) };
             let Ok(mut placement) = pack::place(states, &demand, &mix) else { continue };
             topology::draw_together(&mut placement, states, &[]);
             for chosen in placement.devices.into_values().flatten() {
-                states[chosen.gpu].occupancy.take(chosen.offer);
+                states[chosen.gpu].take(chosen.offer, *share);
             }
         }
     }
@@ -170,7 +181,7 @@ mod tests {
         let kind = GpuKind::new(
             "M",
             MemoryMib(1),
-            vec![Offer { resource, part: Part::Whole, replicas: Some(4), distinct: false }],
+            vec![Offer { resource, part: Part::Whole, replicas: Some(4), distinct: false, capped: false }],
         );
         let kind = Arc::new(kind.unwrap());
         let gpu = |i| Gpu {
@@ -193,7 +204,7 @@ mod tests {
     }
 
     fn plan(uid: &str, gpu: u32) -> Plan {
-        let device = PlannedDevice { gpu: format!("GPU-{gpu}").parse().unwrap(), slice: None };
+        let device = PlannedDevice { gpu: format!("GPU-{gpu}").parse().unwrap(), slice: None, memory: None };
         let resources = BTreeMap::from([(ResourceName::gpu().shared(), vec![device])]);
         Plan { uid: uid.into(), node: "n".into(), containers: BTreeMap::from([("c".into(), resources)]) }
     }
@@ -259,7 +270,7 @@ mod tests {
             let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
             let mut plans = Vec::new();
             for uid in 0..count {
-                let placement = pack::place(&states, &request.total(), &mix).unwrap();
+                let placement = pack::place(&states, &request.demand(), &mix).unwrap();
                 let containers = placement.to_plan(&states, &request);
                 let chosen = placement.devices[&resource][0];
                 states[chosen.gpu].occupancy.take(chosen.offer);

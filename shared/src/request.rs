@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 
 use crate::contract::{CONTAINERS_MAX, DEVICES_PER_POD_MAX};
+use crate::pack::Demand;
 use crate::pod::{Container, PodSpec};
 use crate::resource::ResourceName;
+use crate::share::{ShareSize, ShareSizeError};
 
 /// How a container of a pod runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,7 @@ pub struct ContainerRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Request {
     containers: Vec<ContainerRequest>,
+    share: Option<ShareSize>,
 }
 
 /// Why a pod's request cannot be served by anybody.
@@ -58,6 +61,9 @@ pub enum RequestError {
     /// An absurd pod.
     #[error("more than {CONTAINERS_MAX} containers ask for GPUs")]
     TooManyContainers,
+    /// Shares of a size that cannot be read.
+    #[error(transparent)]
+    ShareSize(#[from] ShareSizeError),
 }
 
 impl Request {
@@ -80,7 +86,22 @@ impl Request {
         if containers.len() > CONTAINERS_MAX {
             return Err(RequestError::TooManyContainers);
         }
-        Ok(Self { containers })
+        Ok(Self { containers, share: None })
+    }
+
+    /// Reads a pod's request with the size of its shares, which its annotations may say.
+    ///
+    /// # Errors
+    /// As [`Request::of`], and for a size that cannot be read where the pod asks for any GPU.
+    pub fn of_pod<'a>(
+        spec: &PodSpec,
+        annotation: impl Fn(&str) -> Option<&'a str>,
+        is_gpu: impl Fn(&str) -> bool,
+    ) -> Result<Self, RequestError> {
+        let request = Self::of(spec, is_gpu)?;
+        // Whatever else a pod says: what it does not ask for cannot be wrong.
+        let share = if request.is_empty() { None } else { ShareSize::read(annotation)? };
+        Ok(Self { share, ..request })
     }
 
     /// Reads a pod's request for resources with NVIDIA's names.
@@ -94,6 +115,16 @@ impl Request {
     /// Whether the pod wants no GPU.
     pub fn is_empty(&self) -> bool {
         self.containers.is_empty()
+    }
+
+    /// The size of each share that the pod asks for; `None` where it does not say.
+    pub fn share(&self) -> Option<ShareSize> {
+        self.share
+    }
+
+    /// What the pod asks of a node in all.
+    pub fn demand(&self) -> Demand {
+        Demand { devices: self.total(), share: self.share }
     }
 
     /// The containers that want GPUs, in the kubelet's order.

@@ -18,6 +18,7 @@ use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::locate;
 use stowage_shared::resource::ResourceName;
 
+use crate::book::ShareLimit;
 use crate::config::{Config, DeviceIdStrategy, DeviceListStrategy, Extra};
 use crate::inventory::{Inventory, PartDetail};
 use crate::mps::Folders;
@@ -36,6 +37,10 @@ const DEVICE_MOUNTS: &str = "/var/run/nvidia-container-devices";
 const NOTHING: &str = "/dev/null";
 /// Where CUDA looks for MPS's daemon.
 const MPS_PIPE_DIRECTORY: &str = "CUDA_MPS_PIPE_DIRECTORY";
+/// How much memory a client of MPS may have, by GPU.
+const MPS_MEMORY_LIMIT: &str = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT";
+/// How many of a GPU's threads, in per cent.
+const MPS_THREADS: &str = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE";
 /// Where MPS's daemon and its clients share memory.
 const SHM: &str = "/dev/shm";
 /// The vendor of our CDI devices, which is that of NVIDIA's plugin.
@@ -214,6 +219,22 @@ impl AnswerRules {
         };
         response.mounts.push(mount(host.pipe(resource), pipe));
         response.mounts.push(mount(host.shm(), SHM.to_owned()));
+    }
+
+    /// Within which limits a container with these shares is a client of MPS. A client can only narrow what its daemon
+    /// grants, so a share that is larger than an equal part wants a daemon that grants everything (`sizedShares`).
+    ///
+    /// Memory counts by CUDA's number of a GPU in the container: their order.
+    pub fn tell_limits(&self, response: &mut ContainerAllocateResponse, limits: &[ShareLimit]) {
+        if self.mps.is_none() || limits.is_empty() {
+            return;
+        }
+        let memory = limits.iter().enumerate().map(|(n, limit)| format!("{n}={}M", limit.memory.0));
+        response.envs.insert(MPS_MEMORY_LIMIT.to_owned(), memory.collect::<Vec<_>>().join(","));
+        let percent = |limit: &ShareLimit| (limit.memory.0 * 100).div_ceil(limit.of.0.max(1)).clamp(1, 100);
+        if let Some(percent) = limits.iter().filter(|limit| limit.is_free).map(percent).max() {
+            response.envs.insert(MPS_THREADS.to_owned(), percent.to_string());
+        }
     }
 
     fn tell_cdi(

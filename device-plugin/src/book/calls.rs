@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Chosen;
-use stowage_shared::plan::PlannedDevice;
+use stowage_shared::plan::{Plan, PlannedDevice};
 use stowage_shared::request::Role;
 use stowage_shared::resource::ResourceName;
+use stowage_shared::share::ShareSize;
 
 use super::{Book, GRANTS_MAX, Grant, Pod};
 
@@ -23,14 +25,36 @@ pub enum Served {
     Unplanned,
 }
 
+/// What pods have in common whose planned devices may be swapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shape {
+    /// How many devices of the resource the whole pod gets.
+    pub(super) total: u32,
+    /// How large its shares are.
+    pub(super) share: Option<ShareSize>,
+}
+
+/// A device that somebody was promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promise {
+    pub(super) place: Chosen,
+    share: Option<ShareSize>,
+}
+
+impl Promise {
+    /// Counts it as in use.
+    pub(super) fn take(&self, states: &mut [GpuState]) {
+        states[self.place.gpu].take(self.place.offer, self.share);
+    }
+}
+
 /// A pod that asks for a resource.
 #[derive(Debug)]
 pub(super) struct Asker<'a> {
     pub(super) uid: &'a str,
     order: u64,
-    /// How many devices of the resource the whole pod gets. Pods of one resource and count have one shape: all
-    /// devices of a resource isolate alike, so there is nothing else to tell apart.
-    pub(super) total: u32,
+    /// Within which plans swap: all devices of a resource isolate alike, so there is nothing else to tell apart.
+    pub(super) shape: Shape,
     /// The places that its plan names, those that init containers hand on once. `None` where there is no plan,
     /// or it names what this node has not.
     planned: Option<Vec<Chosen>>,
@@ -66,7 +90,7 @@ impl Call<'_> {
 
     /// What the call may get of its shape's pool, its own plan's devices first.
     pub(super) fn candidates(&self, askers: &[Asker<'_>], given: &[Chosen]) -> Vec<Chosen> {
-        let mut pool = pool(askers, self.asker.total);
+        let mut pool = pool(askers, self.asker.shape);
         let own = without(&self.waiting.planned, given);
         let mut candidates = take_from(&mut pool, &own);
         candidates.extend(take_from(&mut pool, self.asker.planned.as_deref().unwrap_or_default()));
@@ -121,7 +145,7 @@ impl Book {
         Some(Asker {
             uid,
             order: pod.order,
-            total,
+            shape: Shape { total, share: Plan::share_of(pod.plan.as_ref(), &pod.request) },
             planned,
             has_places: self.places(resource, has.iter().copied()),
             has,
@@ -152,7 +176,7 @@ impl Book {
         let as_planned = |call: &&Call<'_>| {
             let fresh: Vec<&String> = ids.iter().filter(|id| !call.asker.has.contains(id)).collect();
             let fresh = self.places(&resource, fresh);
-            call.is_planned() && without(&fresh, &pool(&askers, call.asker.total)).is_empty()
+            call.is_planned() && without(&fresh, &pool(&askers, call.asker.shape)).is_empty()
         };
         let (call, served) = match calls.iter().find(as_planned) {
             Some(call) => (Some(call), Served::Planned),
@@ -205,8 +229,8 @@ fn has_any(asker: &Asker<'_>, ids: &[String]) -> bool {
 }
 
 /// What was planned for pods of a shape and not handed out to one of them yet.
-fn pool(askers: &[Asker<'_>], total: u32) -> Vec<Chosen> {
-    let alike = || askers.iter().filter(|asker| asker.total == total);
+fn pool(askers: &[Asker<'_>], shape: Shape) -> Vec<Chosen> {
+    let alike = || askers.iter().filter(|asker| asker.shape == shape);
     let planned: Vec<Chosen> =
         alike().filter_map(|asker| asker.planned.as_deref()).flatten().copied().collect();
     let with_plan = alike().filter(|asker| asker.planned.is_some());
@@ -216,25 +240,26 @@ fn pool(askers: &[Asker<'_>], total: u32) -> Vec<Chosen> {
 
 /// What pods were promised that they have not got yet: their own plan's devices, else others of their shape, and
 /// never more than they lack.
-pub(super) fn promised(askers: &[Asker<'_>]) -> Vec<Chosen> {
+pub(super) fn promised(askers: &[Asker<'_>]) -> Vec<Promise> {
     let mut promised = Vec::new();
-    let mut totals: Vec<u32> = askers.iter().map(|asker| asker.total).collect();
-    totals.sort_unstable();
-    totals.dedup();
-    for total in totals {
-        let mut pool = pool(askers, total);
+    let mut shapes: Vec<Shape> = askers.iter().map(|asker| asker.shape).collect();
+    shapes.sort_unstable();
+    shapes.dedup();
+    for shape in shapes {
+        let promise = |place: Chosen| Promise { place, share: shape.share };
+        let mut pool = pool(askers, shape);
         let lacking = askers
             .iter()
-            .filter(|asker| asker.total == total && asker.planned.is_some() && !asker.waiting.is_empty());
+            .filter(|asker| asker.shape == shape && asker.planned.is_some() && !asker.waiting.is_empty());
         let mut missing = 0;
         for asker in lacking {
-            let lacks = (total as usize).saturating_sub(asker.has.len());
+            let lacks = (shape.total as usize).saturating_sub(asker.has.len());
             let mut own = take_from(&mut pool, asker.planned.as_deref().unwrap_or_default());
             pool.extend(own.split_off(lacks.min(own.len())));
             missing += lacks - own.len();
-            promised.extend(own);
+            promised.extend(own.into_iter().map(promise));
         }
-        promised.extend(pool.into_iter().take(missing));
+        promised.extend(pool.into_iter().take(missing).map(promise));
     }
     promised
 }

@@ -6,10 +6,12 @@ use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::locate;
 use stowage_shared::pack::{self, Chosen, Demand, Mix};
 use stowage_shared::resource::ResourceName;
+use stowage_shared::share::ShareSize;
 use stowage_shared::topology::draw_together;
+use stowage_shared::units::MemoryMib;
 
 use super::Book;
-use super::calls::{Asker, expected, promised};
+use super::calls::{Asker, Shape, expected, promised};
 
 /// What `GetPreferredAllocation` is asked for one container.
 #[derive(Debug, Clone, Copy)]
@@ -122,14 +124,14 @@ impl Book {
         missing: usize,
     ) -> Option<Vec<String>> {
         let given = self.places(ask.resource, ask.must_include);
-        let mut tried: Vec<u32> = Vec::new();
+        let mut tried: Vec<Shape> = Vec::new();
         for call in expected(askers, ask.size, ask.must_include) {
             // Its turn, and it has no plan: the core chooses for it.
             if !call.is_planned() {
                 return None;
             }
-            if !tried.contains(&call.asker.total) {
-                tried.push(call.asker.total);
+            if !tried.contains(&call.asker.shape) {
+                tried.push(call.asker.shape);
                 let candidates = call.candidates(askers, &given);
                 let ids = available_at(&candidates, free, missing);
                 if ids.len() == missing && self.may_be_together(ask.resource, &ids) {
@@ -157,13 +159,16 @@ impl Book {
             for (offer, of) in gpu.kind.offers_of(ask.resource) {
                 let free = free.iter().filter(|free| free.is_at(&Chosen { gpu: g, offer })).count();
                 let in_use = states[g].occupancy.in_use(offer) as usize;
-                (free + in_use..of.device_count() as usize).for_each(|_| states[g].occupancy.take(offer));
+                // They count, and take nobody's memory.
+                let nothing = Some(ShareSize::Memory(MemoryMib(0)));
+                (free + in_use..of.device_count() as usize).for_each(|_| states[g].take(offer, nothing));
             }
         }
         let mut guarded = states.clone();
-        promised(askers).iter().for_each(|place| guarded[place.gpu].occupancy.take(place.offer));
+        promised(askers).iter().for_each(|promise| promise.take(&mut guarded));
 
-        let demand = Demand::from([(ask.resource.clone(), u32::try_from(missing).ok()?)]);
+        let devices = [(ask.resource.clone(), u32::try_from(missing).ok()?)];
+        let demand = Demand { share: share_of_next(ask, askers), ..Demand::from(devices) };
         let mix = Mix::prior(gpus.iter().map(|gpu| &**gpu));
         let (mut placement, seen) = match pack::place(&guarded, &demand, &mix) {
             Ok(placement) => (placement, &guarded),
@@ -175,6 +180,11 @@ impl Book {
         let ids = available_at(&chosen, free, missing);
         (ids.len() == missing).then_some(ids)
     }
+}
+
+/// The size of the shares of the pod whose turn it is.
+pub(super) fn share_of_next(ask: &Ask<'_>, askers: &[Asker<'_>]) -> Option<ShareSize> {
+    expected(askers, ask.size, ask.must_include).first()?.asker.shape.share
 }
 
 /// The first `most` of these places that have an available device, as device ids.

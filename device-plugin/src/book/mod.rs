@@ -22,14 +22,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, locate};
 use stowage_shared::gpu_node::AllocationStatus;
 use stowage_shared::pack::Chosen;
 use stowage_shared::plan::{Plan, PlanError};
-use stowage_shared::pod::{PodSpec, PodStatus};
+use stowage_shared::pod::{OwnAnnotations, PodSpec, PodStatus};
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
+use stowage_shared::share::ShareSize;
 
 use crate::inventory::Inventory;
 
@@ -37,6 +39,7 @@ use calls::{Asker, promised};
 
 pub use calls::Served;
 pub use choose::{Ask, Choice, Source};
+pub use shares::{ShareHolder, ShareLimit};
 pub use slices::Booking;
 
 /// How long an allocation that pod-resources does not show is kept in mind: the kubelet stores it only after
@@ -80,7 +83,8 @@ impl PodSeen {
         spec: &PodSpec,
         status: &PodStatus,
     ) -> Self {
-        Self::on(ResourceName::is_standard_gpu, key, created, plan, spec, status)
+        let annotations = plan.map(|plan| (PLAN_ANNOTATION, plan)).into_iter().collect();
+        Self::on(ResourceName::is_standard_gpu, key, created, annotations, spec, status)
     }
 
     /// A pod from its API object's parts, on a node where `is_gpu` tells which resources are GPUs.
@@ -88,11 +92,12 @@ impl PodSeen {
         is_gpu: impl Fn(&str) -> bool,
         (namespace, name, uid): (String, String, String),
         created: i64,
-        plan: Option<String>,
+        mut annotations: OwnAnnotations,
         spec: &PodSpec,
         status: &PodStatus,
     ) -> Self {
-        let request = Request::of(spec, is_gpu);
+        let plan = annotations.take(PLAN_ANNOTATION);
+        let request = Request::of_pod(spec, |key| annotations.get(key), is_gpu);
         let (running, terminal) = (status.phase == "Running", status.is_terminal());
         Self { namespace, name, uid, created, request, plan, running, terminal }
     }
@@ -380,6 +385,12 @@ impl Book {
         let pod = Pod { namespace, name, request, plan, plan_text: seen.plan, order, settled };
         self.pods.insert(seen.uid, pod);
         notice
+    }
+
+    /// The size of the shares of whoever holds or was given devices, as far as it is known and says so.
+    fn share_of(&self, uid: Option<&str>) -> Option<ShareSize> {
+        let pod = self.pods.get(uid?)?;
+        Plan::share_of(pod.plan.as_ref(), &pod.request)
     }
 
     fn forget(&mut self, uid: &str) {

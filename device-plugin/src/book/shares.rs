@@ -6,8 +6,11 @@
 //! chooses in any case. It also chooses where `packed` is asked for.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stowage_shared::pack::Chosen;
+use stowage_shared::resource::ResourceName;
+use stowage_shared::units::MemoryMib;
 
 use super::choose::{Ask, Free};
 use super::{Asker, Book, promised};
@@ -27,7 +30,83 @@ struct Shared<'a> {
     picked: usize,
 }
 
+/// How much of a GPU the container may take that was given shares of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShareLimit {
+    /// Its shares together.
+    pub memory: MemoryMib,
+    /// All of the GPU.
+    pub of: MemoryMib,
+    /// Whether what keeps shares apart holds nobody to an equal part by itself.
+    pub is_free: bool,
+}
+
+/// A pod that holds shares of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareHolder {
+    /// The pod's UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// The GPU's UUID.
+    pub gpu: String,
+    /// NVML's index of it.
+    pub index: u32,
+    /// How much of its memory the shares are together.
+    pub memory: MemoryMib,
+}
+
 impl Book {
+    /// The pods that hold shares of whole GPUs.
+    pub fn share_holders(&self) -> Vec<ShareHolder> {
+        let mut holders: BTreeMap<(&str, usize), ShareHolder> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for held in &self.held {
+            let Some(uid) = self.owner(held) else { continue };
+            let size = self.share_of(Some(uid));
+            for id in held.device_ids.iter().filter(|id| seen.insert((&held.resource, *id))) {
+                for place in self.places(&held.resource, [id]) {
+                    let gpu = &self.gpus[place.gpu];
+                    let Some(equal) = gpu.kind.equal_share(place.offer) else { continue };
+                    let holder = holders.entry((uid, place.gpu)).or_insert_with(|| ShareHolder {
+                        uid: uid.to_owned(),
+                        namespace: held.namespace.clone(),
+                        pod: held.pod.clone(),
+                        gpu: gpu.uuid.to_string(),
+                        index: gpu.index,
+                        memory: MemoryMib(0),
+                    });
+                    holder.memory.0 +=
+                        size.map_or(equal, |size| size.of(gpu.kind.memory())).0.min(gpu.kind.memory().0);
+                }
+            }
+        }
+        holders.into_values().collect()
+    }
+
+    /// The limits of the container that was given these shares a moment ago, in the GPUs' order: what its pod says it
+    /// needs, else equal parts. Nothing where those are the limits anyhow.
+    pub fn share_limits(&self, resource: &ResourceName, ids: &[String]) -> Vec<ShareLimit> {
+        let grant = self.grants.iter().rev().find(|grant| &grant.resource == resource && grant.ids == ids);
+        let call = grant.and_then(|grant| grant.call.as_ref());
+        let size = self.share_of(call.map(|(uid, _)| uid.as_str()));
+        let mut limits: BTreeMap<usize, ShareLimit> = BTreeMap::new();
+        for place in self.places(resource, ids) {
+            let kind = &self.gpus[place.gpu].kind;
+            let Some(equal) = kind.equal_share(place.offer) else { continue };
+            let is_free = !kind.offers()[place.offer].capped;
+            if size.is_none() && !is_free {
+                continue;
+            }
+            let nothing = ShareLimit { memory: MemoryMib(0), of: kind.memory(), is_free };
+            let limit = limits.entry(place.gpu).or_insert(nothing);
+            limit.memory.0 += size.map_or(equal, |size| size.of(kind.memory())).0.min(kind.memory().0);
+        }
+        limits.into_values().collect()
+    }
+
     /// Shares by the configured policy; `None` where it says nothing, and `Some` of too few where they must be of
     /// different GPUs and there are not as many.
     pub(super) fn by_policy(
@@ -38,6 +117,10 @@ impl Book {
         missing: usize,
     ) -> Option<Vec<String>> {
         let rules = self.inventory.share_rules();
+        // Where pods say how much they need, counting shares does not tell what fits.
+        if askers.iter().any(|asker| asker.shape.share.is_some()) {
+            return None;
+        }
         let mut parts = self.shared(ask, askers, free)?;
         let sole_form = |part: &Shared<'_>| self.gpus[part.place.gpu].kind.conflicts(part.place.offer) == 0;
         let spreads = rules.policy == AllocationPolicy::Distributed && parts.iter().all(sole_form);
@@ -69,7 +152,7 @@ impl Book {
             match parts.iter_mut().find(|part| part.place == place) {
                 Some(part) => part.free.push(share.id),
                 None => parts.push(Shared {
-                    promised: promised.iter().filter(|other| **other == place).count(),
+                    promised: promised.iter().filter(|other| other.place == place).count(),
                     place,
                     free: vec![share.id],
                     used: replicas,

@@ -146,12 +146,17 @@ impl Book {
     pub(super) fn states_without(&self, free: &BTreeSet<(&ResourceName, &String)>) -> Vec<GpuState> {
         let mut states: Vec<GpuState> = self.gpus.iter().cloned().map(GpuState::idle).collect();
         let mut taken = free.clone();
-        let held = self.held.iter().map(|held| (&held.resource, &held.device_ids));
-        for (resource, ids) in held.chain(self.grants.iter().map(|grant| (&grant.resource, &grant.ids))) {
+        let held = self.held.iter().map(|held| (&held.resource, &held.device_ids, self.owner(held)));
+        let granted = self
+            .grants
+            .iter()
+            .map(|grant| (&grant.resource, &grant.ids, grant.call.as_ref().map(|(uid, _)| uid.as_str())));
+        for (resource, ids, uid) in held.chain(granted) {
+            let share = self.share_of(uid);
             for id in ids {
                 if taken.insert((resource, id)) {
                     let places = self.places(resource, [id]);
-                    places.iter().for_each(|place| states[place.gpu].occupancy.take(place.offer));
+                    places.iter().for_each(|place| states[place.gpu].take(place.offer, share));
                 }
             }
         }
@@ -192,7 +197,7 @@ impl Book {
             return Some(place);
         }
         let mut guarded = states.clone();
-        promised(&askers).iter().for_each(|place| guarded[place.gpu].occupancy.take(place.offer));
+        promised(&askers).iter().for_each(|promise| promise.take(&mut guarded));
         let demand = Demand::from([(resource.clone(), 1)]);
         let mix = Mix::prior(self.gpus.iter().map(|gpu| &**gpu));
         // Where the GPU is sick the pod has the token all the same: a slice is found as if it were well.

@@ -9,7 +9,6 @@ use kube::api::{Api, ApiResource};
 use kube::core::Object;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
-use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::pod::{PodSpec, PodStatus};
 
 use super::trouble;
@@ -101,7 +100,7 @@ pub(super) fn seen(pod: SlimPod, inventory: &Inventory) -> Option<PodSeen> {
     let meta = pod.metadata;
     let key = (meta.namespace?, meta.name?, meta.uid?);
     let created = meta.creation_timestamp.map_or(0, |time| time.0.as_second());
-    let plan = meta.annotations.and_then(|mut all| all.remove(PLAN_ANNOTATION));
+    let annotations = meta.annotations.unwrap_or_default().into_iter().collect();
     let is_gpu = |name: &str| inventory.is_gpu(name);
-    Some(PodSeen::on(is_gpu, key, created, plan, &pod.spec, &pod.status.unwrap_or_default()))
+    Some(PodSeen::on(is_gpu, key, created, annotations, &pod.spec, &pod.status.unwrap_or_default()))
 }

@@ -109,8 +109,8 @@ fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
         labels: labels::read(&given, kubernetes)?,
         per_node: per_node::read(&given, kubernetes)?,
     };
-    on_demand::check(&given, &config)?;
     mps::check(&given, &config)?;
+    on_demand::check(&given, &config)?;
     Ok(config)
 }
 

@@ -47,6 +47,8 @@ pub struct Sharing {
     pub fail_requests_greater_than_one: bool,
     /// Whether the shares of one container must be of different GPUs or MIG devices; Stowage's own key.
     pub distinct_gpus: bool,
+    /// Whether pods may ask for shares larger than an equal part under MPS; Stowage's own key. By time anybody may.
+    pub sized_shares: bool,
     /// What is shared. A device belongs to the first entry that names it.
     pub resources: Vec<SharedResource>,
 }
@@ -103,7 +105,9 @@ fn sharing(
     names: &ResourceNames,
 ) -> Result<Option<Sharing>, ConfigError> {
     let Some(map) = at.map(value)? else { return Ok(None) };
-    at.only(map, &["renameByDefault", "failRequestsGreaterThanOne", "distinctGPUs", "resources"])?;
+    let mut keys = vec!["renameByDefault", "failRequestsGreaterThanOne", "distinctGPUs", "resources"];
+    keys.extend((strategy == SharingStrategy::Mps).then_some("sizedShares"));
+    at.only(map, &keys)?;
     let rename_by_default = at.boolean(map, "renameByDefault")?;
     // NVIDIA's default under MPS is to refuse: the limits of two shares do not add up for one process.
     let fail_by_default =
@@ -112,6 +116,7 @@ fn sharing(
         strategy,
         fail_requests_greater_than_one: fail_by_default || at.boolean(map, "failRequestsGreaterThanOne")?,
         distinct_gpus: at.boolean(map, "distinctGPUs")?,
+        sized_shares: at.boolean(map, "sizedShares")?,
         resources: Vec::new(),
     };
     let at = at.key("resources");

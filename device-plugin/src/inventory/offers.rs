@@ -23,6 +23,7 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
     let mut shares = Shares::new(rules.sharing.as_ref());
     let distinct = rules.sharing.as_ref().is_some_and(|sharing| sharing.distinct_gpus);
     let by_mps = rules.sharing.as_ref().is_some_and(|sharing| sharing.strategy == SharingStrategy::Mps);
+    let capped = by_mps && rules.sharing.as_ref().is_some_and(|sharing| !sharing.sized_shares);
     for gpu in &reading.gpus {
         let (mut offers, mut part_uuids) = (Vec::new(), Vec::new());
         for part in parts(gpu, rules, &mut inventory.remarks) {
@@ -33,7 +34,7 @@ pub(super) fn build(reading: &Reading, rules: &OfferRules) -> Result<Inventory, 
             // An elastic GPU is there for whoever comes first: somebody who wants all of it, or those who share it.
             let whole = (rules.elastic && shared.is_some()).then_some(None);
             for shared in whole.into_iter().chain([shared]) {
-                offers.push(part.offer(shared, distinct));
+                offers.push(part.offer(shared, distinct, capped));
                 part_uuids.push(part.uuid.clone());
             }
             inventory.parts.insert(part.uuid, part.detail);
@@ -93,13 +94,14 @@ struct PartOf {
 }
 
 impl PartOf {
-    fn offer(&self, shared: Option<&SharedResource>, distinct: bool) -> Offer {
+    fn offer(&self, shared: Option<&SharedResource>, distinct: bool, capped: bool) -> Offer {
         let rename = shared.and_then(|shared| shared.rename.clone());
         Offer {
             resource: rename.unwrap_or_else(|| self.name.clone()),
             part: self.part.clone(),
             replicas: shared.map(|shared| shared.replicas),
             distinct: shared.is_some() && distinct,
+            capped: shared.is_some() && capped,
         }
     }
 }

@@ -34,6 +34,10 @@ impl Service {
             tracing::debug!(resource_name = %self.resource, ?ids, "Devices allocated.");
             self.plugin.record(Event::Allocated { resource: self.resource.clone(), ids, at });
         }
+        for (request, response) in requests.iter().zip(&mut responses) {
+            let limits = self.plugin.book.borrow().share_limits(&self.resource, &request.devices_ids);
+            answers.tell_limits(response, &limits);
+        }
         let Some(slices) = self.slices.as_ref().filter(|slices| !slices.are_built_at_start()) else {
             return Ok(responses);
         };

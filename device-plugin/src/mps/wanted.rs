@@ -19,6 +19,8 @@ pub struct SharedGpu {
     pub memory: MemoryMib,
     /// Into how many shares it is divided.
     pub replicas: u32,
+    /// Whether each client is held to an equal part; else each container is told its own.
+    pub capped: bool,
 }
 
 /// A daemon that should run: one for each resource, as NVIDIA's plugin has it.
@@ -42,6 +44,7 @@ impl Wanted {
                     index: gpu.index,
                     memory: gpu.kind.memory(),
                     replicas,
+                    capped: offer.capped,
                 });
             }
         }
@@ -54,12 +57,15 @@ impl Wanted {
             let share = gpu.memory.0 / u64::from(gpu.replicas.max(1));
             format!("set_default_device_pinned_mem_limit {} {share}M", gpu.index)
         };
-        let known = self.gpus.iter().filter(|gpu| gpu.memory.0 > 0);
+        let known = self.gpus.iter().filter(|gpu| gpu.capped && gpu.memory.0 > 0);
         known.map(limit).chain([self.thread_percentage()]).collect()
     }
 
     /// The daemon has one percentage for all of its GPUs: that of their average, as NVIDIA's plugin reckons.
     fn thread_percentage(&self) -> String {
+        if self.gpus.iter().any(|gpu| !gpu.capped) {
+            return "set_default_active_thread_percentage 100".to_owned();
+        }
         let gpus = u32::try_from(self.gpus.len()).unwrap_or(u32::MAX).max(1);
         let replicas: u32 = self.gpus.iter().map(|gpu| gpu.replicas).sum();
         format!("set_default_active_thread_percentage {}", 100 / (replicas / gpus).max(1))
@@ -100,7 +106,13 @@ mod tests {
             "set_default_device_pinned_mem_limit 1 13653M",
             "set_default_active_thread_percentage 33",
         ];
-        check(&["whole", "whole"], "rename gpu=3", &[("nvidia.com/gpu.shared", &commands)]);
+        check(&["whole", "whole"], "rename mps gpu=3", &[("nvidia.com/gpu.shared", &commands)]);
+    }
+
+    #[test]
+    fn where_shares_differ_the_daemon_limits_nobody() {
+        let commands = ["set_default_active_thread_percentage 100"];
+        check(&["whole"], "rename mps sized gpu=3", &[("nvidia.com/gpu.shared", &commands)]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use instances::{Built, Instance};
 pub use numa::pci_folder;
 pub use session::{Look, Session, Trouble};
 pub use topology::Nearness;
-pub use usage::{GpuUsage, MemoryUsage, SliceUsage};
+pub use usage::{GpuUsage, MemoryUsage, ProcessUsage, SliceUsage};
 pub use vitals::{RecoveryAction, Vitals};
 
 /// Where GPUs are read from.

@@ -1,7 +1,9 @@
 //! How much of a GPU is used just now.
 
 use nvml_wrapper::Device;
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use stowage_shared::units::MemoryMib;
 
 use super::{NvmlGpus, raw};
@@ -20,6 +22,17 @@ pub struct GpuUsage {
     pub memory: MemoryUsage,
     /// Its MIG devices.
     pub slices: Vec<SliceUsage>,
+    /// The processes that compute on it, as far as they can be seen; none in MIG mode.
+    pub processes: Vec<ProcessUsage>,
+}
+
+/// A process that computes on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// Its number, as this program's process namespace has it.
+    pub pid: u32,
+    /// What it has taken.
+    pub memory: MemoryMib,
 }
 
 /// Memory, without what the driver keeps for itself.
@@ -60,6 +73,7 @@ impl NvmlGpus {
             memory_copy_percent: rates.as_ref().map(|rates| rates.memory),
             memory: memory(&device)?,
             slices: self.slices(&device)?,
+            processes: processes(&device)?,
         })
     }
 
@@ -81,6 +95,23 @@ impl NvmlGpus {
         }
         Ok(slices)
     }
+}
+
+fn processes(device: &Device<'_>) -> Result<Vec<ProcessUsage>, NvmlError> {
+    let running = match device.running_compute_processes() {
+        Ok(running) => running,
+        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::NoPermission) => {
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let of = |process: ProcessInfo| match process.used_gpu_memory {
+        UsedGpuMemory::Used(bytes) if process.gpu_instance_id.is_none() => {
+            Some(ProcessUsage { pid: process.pid, memory: MemoryMib::from_bytes(bytes) })
+        }
+        UsedGpuMemory::Used(_) | UsedGpuMemory::Unavailable => None,
+    };
+    Ok(running.into_iter().filter_map(of).collect())
 }
 
 fn memory(device: &Device<'_>) -> Result<MemoryUsage, NvmlError> {

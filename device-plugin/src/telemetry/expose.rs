@@ -213,6 +213,7 @@ mod tests {
             gpu_percent,
             memory_copy_percent: gpu_percent.map(|percent| percent / 2),
             memory: memory_usage(100),
+            processes: Vec::new(),
             slices: starts.iter().map(slice).collect(),
         }
     }

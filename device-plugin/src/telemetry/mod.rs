@@ -12,9 +12,12 @@
 //! no pods, so that all pods which share a GPU show the GPU's numbers.
 
 mod expose;
+mod owners;
+mod shares;
 mod smooth;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,9 +26,11 @@ use stowage_shared::gpu_node::UtilizationStatus;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::cluster::NodeEvents;
 use crate::nvml::{About, GpuUsage, Session};
 use crate::plugin::Plugin;
 use expose::Exposed;
+use shares::{Shares, SharesMetrics};
 use smooth::Smoother;
 
 /// How often the GPUs are asked.
@@ -40,6 +45,7 @@ pub type Published = BTreeMap<String, UtilizationStatus>;
 #[derive(Debug, Default)]
 pub struct Telemetry {
     samples: Mutex<BTreeMap<String, Sample>>,
+    shares: Arc<Shares>,
     published: watch::Sender<Published>,
 }
 
@@ -57,13 +63,18 @@ impl Telemetry {
         registry.register_collector(Box::new(exposed));
     }
 
+    /// Makes what pods take of their shares readable as metrics.
+    pub fn register_shares(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(SharesMetrics(self.shares.clone())));
+    }
+
     /// What the GpuNode tells of utilization; changes once a minute at most.
     pub fn published(&self) -> watch::Receiver<Published> {
         self.published.subscribe()
     }
 
     /// Asks the GPUs until the process ends, one at a time and each for no longer than the session allows.
-    pub async fn follow(&self, plugin: &Plugin, session: &Session) {
+    pub async fn follow(&self, plugin: &Plugin, session: &Session, procfs: &Path, events: &NodeEvents) {
         // The kubelet and its pods come first.
         let _ = plugin.book.subscribe().wait_for(|book| book.knows_holders()).await;
         let mut smoother = Smoother::default();
@@ -85,6 +96,8 @@ impl Telemetry {
                 }
             }
             let usage: Vec<GpuUsage> = self.fresh().into_values().collect();
+            let holders = plugin.book.borrow().share_holders();
+            self.shares.look(holders, &usage, procfs, events);
             if let Some(published) = smoother.sample(begun.elapsed(), &usage) {
                 self.published.send_replace(published);
             }

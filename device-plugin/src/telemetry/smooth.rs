@@ -106,6 +106,7 @@ mod tests {
             gpu_percent,
             memory_copy_percent: gpu_percent,
             memory: MemoryUsage { used: MemoryMib(used), free: MemoryMib(100 - used) },
+            processes: Vec::new(),
             slices: vec![],
         }
     }

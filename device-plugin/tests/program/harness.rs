@@ -14,6 +14,7 @@ use serde_json::json;
 use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::gpu_node::GpuNodeStatus;
 use stowage_shared::plan::{Plan, PlannedDevice};
+use stowage_shared::units::MemoryMib;
 use stowage_stand_ins::api_server::resources::{GPU_NODES, NEW_EVENTS, NODES, PODS};
 use stowage_stand_ins::api_server::{ApiServer, DeleteOptions, ListOptions, Options};
 use stowage_stand_ins::kubelet::{
@@ -216,7 +217,13 @@ pub fn visible(container: &AdmittedContainer) -> Vec<String> {
 
 /// A plan of whole GPUs, or of their shares, for the pod of that UID.
 pub fn plan(uid: &str, node: &str, resource: &str, gpus: &[&str]) -> Option<Plan> {
-    let devices = gpus.iter().map(|gpu| PlannedDevice { gpu: gpu.parse().unwrap(), slice: None });
+    sized_plan(uid, node, resource, gpus, None)
+}
+
+/// The same for shares of a size, in MiB.
+pub fn sized_plan(uid: &str, node: &str, resource: &str, gpus: &[&str], mib: Option<u64>) -> Option<Plan> {
+    let memory = mib.map(MemoryMib);
+    let devices = gpus.iter().map(|gpu| PlannedDevice { gpu: gpu.parse().unwrap(), slice: None, memory });
     let container = [(resource.parse().unwrap(), devices.collect())].into();
     Some(Plan { uid: uid.into(), node: node.into(), containers: [("main".into(), container)].into() })
 }
@@ -353,7 +360,9 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMu
     assert!(tokio::time::timeout(DEADLINE, asking).await.is_ok(), "{what}: that did not happen");
 }
 
-/// A GpuNode without the time of its writing.
+/// A GpuNode without what changes by itself: the time of its writing, and how busy the GPUs are.
 pub fn but_for_the_time(status: &GpuNodeStatus) -> GpuNodeStatus {
-    GpuNodeStatus { observed_at: String::new(), ..status.clone() }
+    let mut status = GpuNodeStatus { observed_at: String::new(), ..status.clone() };
+    status.gpus.iter_mut().for_each(|gpu| gpu.utilization = None);
+    status
 }

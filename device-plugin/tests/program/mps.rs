@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
+use stowage_stand_ins::kubelet::AdmittedContainer;
+
 use crate::harness::*;
 
 const SHARES: &str =
@@ -93,6 +95,26 @@ async fn a_daemon_is_started_and_its_clients_are_told_where_it_is() {
         .await;
     let two = node.0.run_pod("two", SHARED, 2, |_| None).await.unwrap_err().to_string();
     assert!(two.contains("maximum request size for shared resources is 1"), "{two}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shares_of_different_sizes_have_limits_of_their_own() {
+    let node = MpsNode::new().await;
+    let mut plugin = node.start(&SHARES.replace("mps: {", "mps: {sizedShares: true, "));
+    plugin.until_ready().await;
+    node.0.until_allocatable(SHARED, 8).await;
+    assert_eq!(node.told(), ["set_default_active_thread_percentage 100"], "the daemon holds nobody");
+    eventually("the GpuNode is written", || async { node.0.gpu_node().is_some() }).await;
+    let gpu = node.0.gpus().remove(1);
+    let plan = |uid: &str| sized_plan(uid, NODE, SHARED, &[&gpu], Some(3072));
+    let container = node.0.run_pod("small", SHARED, 1, plan).await.unwrap();
+    let limits = |container: &AdmittedContainer| {
+        ["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]
+            .map(|name| container.response.envs.get(name).cloned().unwrap_or_default())
+    };
+    assert_eq!(limits(&container), ["0=3072M", "8"]);
+    let container = node.0.run_pod("silent", SHARED, 1, |_| None).await.unwrap();
+    assert_eq!(limits(&container), ["0=10240M", "25"], "an equal part");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,8 +37,11 @@ async fn a_planned_slice_is_found_by_its_place() {
     let gpu = node.gpu_node().unwrap().gpus.remove(0);
     let wanted = &gpu.offers[2];
     let slice = wanted.slice.as_ref().unwrap();
-    let device =
-        PlannedDevice { gpu: gpu.uuid.parse().unwrap(), slice: Some((slice.profile.clone(), slice.start)) };
+    let device = PlannedDevice {
+        gpu: gpu.uuid.parse().unwrap(),
+        slice: Some((slice.profile.clone(), slice.start)),
+        memory: None,
+    };
     let devices = [(SLICE.parse().unwrap(), vec![device])].into();
     let containers = [("main".to_owned(), devices)].into();
     let plan = |uid: &str| Some(Plan { uid: uid.to_owned(), node: NODE.to_owned(), containers });

@@ -10,8 +10,12 @@ async fn after_a_kill_the_same_pods_hold_the_same_devices() {
     let plugin = node.ready(&[]).await;
     let gpus = node.gpus();
     node.run_pod("a", GPU, 1, |uid| plan(uid, NODE, GPU, &[&gpus[1]])).await.unwrap();
-    let is_held = || async { node.gpu_node().unwrap().allocations.len() == 1 };
-    eventually("the GpuNode tells who holds what", is_held).await;
+    // How near GPUs are is read after the start.
+    let is_told = || async {
+        let status = node.gpu_node().unwrap();
+        status.allocations.len() == 1 && !status.gpus[2].near.is_empty()
+    };
+    eventually("the GpuNode tells who holds what, and how near GPUs are", is_told).await;
     let before = node.gpu_node().unwrap();
     let left_behind = node.sockets();
     plugin.kill().await;
@@ -23,7 +27,10 @@ async fn after_a_kill_the_same_pods_hold_the_same_devices() {
         node.api.audit()[written..].iter().any(|record| record.attributes.verb == "patch")
     })
     .await;
-    assert_eq!(but_for_the_time(&node.gpu_node().unwrap()), but_for_the_time(&before));
+    eventually("the GpuNode tells what it told before", || async {
+        but_for_the_time(&node.gpu_node().unwrap()) == but_for_the_time(&before)
+    })
+    .await;
     assert!(left_behind.iter().all(|socket| !socket.exists()), "the dead sockets are swept up");
     let mut rest = node.visible_in("b", GPU, 2).await;
     rest.sort();

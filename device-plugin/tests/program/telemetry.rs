@@ -67,6 +67,38 @@ async fn gpus_are_told_as_dcgm_exporter_does_with_the_pod_that_holds_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_takes_more_than_its_share_is_told() {
+    let node = Node::new(vec![a100()]).await;
+    let file =
+        "sharing: {timeSlicing: {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 4}]}}";
+    let mut plugin = node.ready_with_file(file).await;
+    let gpu = node.gpus().remove(0);
+    let mut pod = String::new();
+    let plan = |uid: &str| {
+        pod = uid.to_owned();
+        sized_plan(uid, NODE, SHARED, &[&gpu], Some(2048))
+    };
+    node.run_pod("greedy", SHARED, 1, plan).await.unwrap();
+    let slice = pod.replace('-', "_");
+    node.write(
+        "proc/1/cgroup",
+        &format!("0::/kubepods.slice/kubepods-besteffort-pod{slice}.slice/x.scope\n"),
+    );
+    work(&node, 10, 3000, None);
+    node.until_event(
+        "GpuShareExceeded",
+        "pod default/greedy takes 3000 MiB of GPU 0, and its shares are 2048 MiB",
+    )
+    .await;
+    let metrics = plugin.get("/metrics").await.1;
+    let labels = [r#"pod="greedy""#, r#"namespace="default""#, r#"gpu="0""#];
+    for (name, mib) in [("share_memory_bytes", 2048.0), ("share_memory_used_bytes", 3000.0)] {
+        let value = value(&metrics, &format!("stowage_device_plugin_{name}"), &labels).unwrap();
+        assert_eq!(value.parse(), Ok(mib * f64::from(1 << 20)), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slice_tells_its_own_memory() {
     let node = Node::new(vec![a100().with_mig(&["1g.5gb"])]).await;
     let instance = Store::open(&node.path("node.yaml")).unwrap().state().unwrap().gpus[0].gpu_instances[0].id;

@@ -73,7 +73,7 @@ impl State {
     /// # Errors
     /// [`Refusal`]; then nothing is held that was not before.
     pub fn choose(&mut self, pod: &event::Pod, node: &str, now: Now) -> Result<Choice, Refusal> {
-        let request = Request::of(&pod.spec, |name| self.names.is_gpu(name))?;
+        let request = pod.request(&self.names)?;
         if request.is_empty() {
             return Ok(Choice::Plain);
         }
@@ -103,7 +103,7 @@ impl State {
         }
         let view = usable(self)?;
         let Ok(known) = view.usable(now.monotonic) else { return Err(Refusal::NoGpus(node.to_owned())) };
-        let mut placement = place(&known.gpus, &request.total(), &self.mix).map_err(Refusal::NoFit)?;
+        let mut placement = place(&known.gpus, &request.demand(), &self.mix).map_err(Refusal::NoFit)?;
         draw_together(&mut placement, &known.gpus, &[]);
         let containers = placement.to_plan(&known.gpus, &request);
         let plan = Plan { uid: pod.uid.clone(), node: node.to_owned(), containers };

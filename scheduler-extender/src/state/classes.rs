@@ -14,8 +14,9 @@ use super::snapshot::Class;
 /// Kinds and classes that nobody has any more are swept out when there are so many.
 const SWEEP_AT: usize = 4096;
 
-/// One GPU as a class sees it: its kind, which offers are not healthy, and the devices in use of each offer.
-type Look = (u64, u64, Vec<u32>);
+/// One GPU as a class sees it: its kind, which offers are not healthy, the devices in use of each offer, and how
+/// much of its shares has a size.
+type Look = (u64, u64, Vec<u32>, (u32, u64));
 
 /// Numbers kinds and classes. A number is never given twice, so that whoever remembers one is never misled.
 #[derive(Debug, Default)]
@@ -59,6 +60,6 @@ impl Classes {
         let kind = self.kind(&state.gpu.kind);
         let number = self.kinds.get(&kind).copied().unwrap_or_default();
         let in_use = (0..kind.offers().len()).map(|offer| state.occupancy.in_use(offer)).collect();
-        (number, state.gpu.sick_offers(), in_use)
+        (number, state.gpu.sick_offers(), in_use, state.occupancy.sized())
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use stowage_shared::contract::{PLAN_MAX_BYTES, SCHEDULER_NAME};
+use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
 use stowage_shared::gpu_node::GpuNodeStatus;
-use stowage_shared::pod::{Container, PodSpec, PodStatus, Resources};
+use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resources};
+use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
+
+use super::names::GpuNames;
 
 /// Something happened to a kind of object.
 #[derive(Debug, Clone)]
@@ -56,6 +59,8 @@ pub struct Pod {
     pub spec: PodSpec,
     /// The plan annotation, unread.
     pub plan: Option<String>,
+    /// What else its annotations say to us.
+    pub annotations: OwnAnnotations,
 }
 
 /// Who a pod is.
@@ -71,7 +76,13 @@ pub struct PodId {
 
 impl Pod {
     /// Keeps of a pod what placement looks at.
-    pub fn of(id: PodId, deleting: bool, plan: Option<String>, spec: PodSpec, status: &PodStatus) -> Self {
+    pub fn of(
+        id: PodId,
+        deleting: bool,
+        mut annotations: OwnAnnotations,
+        spec: PodSpec,
+        status: &PodStatus,
+    ) -> Self {
         let PodId { uid, namespace, name } = id;
         Self {
             uid,
@@ -87,8 +98,17 @@ impl Pod {
                 containers: slim(spec.containers),
                 ..PodSpec::default()
             },
-            plan: plan.map(bounded),
+            plan: annotations.take(PLAN_ANNOTATION),
+            annotations,
         }
+    }
+
+    /// What it asks for of GPUs.
+    ///
+    /// # Errors
+    /// [`RequestError`], where nobody could serve it.
+    pub fn request(&self, names: &GpuNames) -> Result<Request, RequestError> {
+        Request::of_pod(&self.spec, |key| self.annotations.get(key), |name| names.is_gpu(name))
     }
 
     /// Whether it asks for any extended resource, GPU or not.
@@ -106,16 +126,6 @@ fn slim(containers: Vec<Container>) -> Vec<Container> {
     };
     let containers = containers.into_iter().map(|c| Container { resources: extended(c.resources), ..c });
     containers.filter(|c| !c.resources.limits.is_empty() || !c.resources.requests.is_empty()).collect()
-}
-
-/// A plan that is too long to be read need not be kept whole: one byte more says that it is too long.
-fn bounded(mut plan: String) -> String {
-    if plan.len() > PLAN_MAX_BYTES {
-        let end = (PLAN_MAX_BYTES + 1..=plan.len()).find(|&at| plan.is_char_boundary(at));
-        plan.truncate(end.unwrap_or(0));
-        plan.shrink_to_fit();
-    }
-    plan
 }
 
 /// A Node, as far as placement goes.

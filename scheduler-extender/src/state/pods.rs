@@ -22,7 +22,7 @@ impl Record {
     fn of(pod: Pod, names: &GpuNames) -> (Self, Option<PlanError>) {
         // The API server lets no fraction of a device through. A pod that asks for more devices than we look at
         // counts with what the kubelet gave it.
-        let request = Request::of(&pod.spec, |name| names.is_gpu(name)).unwrap_or_default();
+        let request = pod.request(names).unwrap_or_default();
         let (plan, error) = match &pod.plan {
             Some(text) if !pod.node.is_empty() && !request.is_empty() => {
                 match Plan::read(text, &pod.uid, &pod.node, &request) {

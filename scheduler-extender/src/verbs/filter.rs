@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::pack::Demand;
-use stowage_shared::request::Request;
 
 use super::memo::{Judgement, Memo};
 use crate::state::{KnownGpus, NodeView, Snapshot};
@@ -22,9 +21,9 @@ const KEPT: &str = "GPU node: kept for GPU pods";
 /// Pure: a filter need not be followed by a bind, so it holds nothing. A pod whose last Binding may still succeed
 /// fits the node where its devices are held.
 pub fn filter<'a>(snapshot: &'a Snapshot, memo: &Memo, asked: &'a Asked<'_>, now: Instant) -> Filtered<'a> {
-    match Request::of(&asked.pod.spec, |name| snapshot.names.is_gpu(name)) {
+    match asked.pod.request(&snapshot.names) {
         Ok(request) if request.is_empty() => without_gpus(snapshot, asked),
-        Ok(request) => with_gpus(snapshot, memo, asked, &request.total(), now),
+        Ok(request) => with_gpus(snapshot, memo, asked, &request.demand(), now),
         Err(error) => {
             let reason: Arc<str> = error.to_string().into();
             let all = asked.names().map(|name| (name, Reason::Shared(reason.clone())));

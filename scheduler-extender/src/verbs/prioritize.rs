@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use stowage_shared::pack::Cost;
-use stowage_shared::request::Request;
 
 use super::filter::{Verdict, held, verdicts};
 use super::memo::{Judgement, Memo};
@@ -25,8 +24,8 @@ pub fn prioritize<'a>(
     asked: &'a Asked<'_>,
     now: Instant,
 ) -> Vec<(&'a str, u8)> {
-    let demand = match Request::of(&asked.pod.spec, |name| snapshot.names.is_gpu(name)) {
-        Ok(request) if !request.is_empty() => request.total(),
+    let demand = match asked.pod.request(&snapshot.names) {
+        Ok(request) if !request.is_empty() => request.demand(),
         _ => return asked.names().map(|name| (name, 0)).collect(),
     };
     let verdicts = verdicts(snapshot, memo, asked, &demand, now);

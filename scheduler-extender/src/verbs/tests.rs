@@ -74,6 +74,28 @@ fn placements_are_looked_at_and_not_counts() {
 }
 
 #[test]
+fn shares_of_a_size_fit_where_their_memory_does() {
+    let now = Now::read();
+    // GPUs of 40,960 MiB, two of them shared.
+    let verbs = verbs(synthetic::state(1, 0, now));
+    let ask = |key: &str, size: &str, count| {
+        let body = synthetic::request(SHARE, count, ["gpu-node-0"]);
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        body["Pod"]["metadata"]["annotations"] = json!({ key: size });
+        ask(&verbs, body.to_string().as_bytes(), now)
+    };
+    let fits = |answer: Value| answer["NodeNames"] == json!(["gpu-node-0"]);
+    assert!(fits(ask("stowage.dev/gpu-memory", "30Gi", 2)));
+    assert!(!fits(ask("stowage.dev/gpu-memory", "30Gi", 3)), "the kubelet would count eight");
+    assert!(fits(ask("stowage.dev/gpu-milli", "250", 8)));
+    let never = ask("stowage.dev/gpu-memory", "41Gi", 1)["FailedAndUnresolvableNodes"].clone();
+    let text = "shares of nvidia.com/gpu.shared on this node are smaller than the pod asks for";
+    assert_eq!(never, json!({ "gpu-node-0": text }));
+    let unreadable = ask("stowage.dev/gpu-milli", "25%", 1)["FailedAndUnresolvableNodes"].to_string();
+    assert!(unreadable.contains("say how many thousandths of a GPU a share needs"), "{unreadable}");
+}
+
+#[test]
 fn a_pod_without_gpus_gets_gpu_nodes_only_where_there_is_no_other() {
     let now = Now::read();
     let verbs = verbs(cluster(0, now));

@@ -18,6 +18,7 @@ fn view() -> NodeView {
             part: Part::Slice(slice),
             replicas: None,
             distinct: false,
+            capped: false,
         }
     });
     let shares = vec![Offer {
@@ -25,6 +26,7 @@ fn view() -> NodeView {
         part: Part::Whole,
         replicas: Some(4),
         distinct: false,
+        capped: false,
     }];
     let gpu = |index: u32, uuid: &str, parts: &[&str], offers: Vec<Offer>| Gpu {
         uuid: uuid.parse().unwrap(),
@@ -53,7 +55,7 @@ impl NodeView {
         let request = Request::of_standard(&serde_json::from_str::<PodSpec>(&text).unwrap()).unwrap();
         let plan = planned.map(|(gpu, slice)| {
             let slice = slice.map(|(profile, start)| (profile.parse().unwrap(), start));
-            let devices = vec![PlannedDevice { gpu: gpu.parse().unwrap(), slice }];
+            let devices = vec![PlannedDevice { gpu: gpu.parse().unwrap(), slice, memory: None }];
             let resources = BTreeMap::from([(format!("nvidia.com/{resource}").parse().unwrap(), devices)]);
             Plan { uid: name.into(), node: "n".into(), containers: BTreeMap::from([("c".into(), resources)]) }
         });

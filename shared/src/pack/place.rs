@@ -8,9 +8,34 @@ use crate::occupancy::GpuState;
 use crate::plan::{PlannedContainers, PlannedDevice};
 use crate::request::Request;
 use crate::resource::ResourceName;
+use crate::share::ShareSize;
 
-/// Devices wanted on one node, by resource.
-pub type Demand = BTreeMap<ResourceName, u32>;
+/// Devices wanted on one node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Demand {
+    /// How many, by resource.
+    pub devices: BTreeMap<ResourceName, u32>,
+    /// The size of each share among them; `None` where the pod does not say.
+    pub share: Option<ShareSize>,
+}
+
+impl From<BTreeMap<ResourceName, u32>> for Demand {
+    fn from(devices: BTreeMap<ResourceName, u32>) -> Self {
+        Self { devices, share: None }
+    }
+}
+
+impl<const N: usize> From<[(ResourceName, u32); N]> for Demand {
+    fn from(devices: [(ResourceName, u32); N]) -> Self {
+        BTreeMap::from(devices).into()
+    }
+}
+
+impl FromIterator<(ResourceName, u32)> for Demand {
+    fn from_iter<T: IntoIterator<Item = (ResourceName, u32)>>(devices: T) -> Self {
+        devices.into_iter().collect::<BTreeMap<_, _>>().into()
+    }
+}
 
 /// Choices that are tried before a request counts as not fitting. Without conflicts between offers the first
 /// try succeeds; with them, this bounds the search for a rare arrangement.
@@ -57,6 +82,9 @@ pub enum NoFit {
     /// The node would have too few even if it were empty.
     #[error("fewer {0} on this node than the pod asks for")]
     TooFew(ResourceName),
+    /// No share of the node could be as large, even if it were empty.
+    #[error("shares of {0} on this node are smaller than the pod asks for")]
+    TooLarge(ResourceName),
     /// It is offered, but what is free is unhealthy.
     #[error("no healthy {0} free")]
     Unhealthy(ResourceName),
@@ -68,7 +96,7 @@ pub enum NoFit {
 impl NoFit {
     /// Whether it would still not fit if every pod left the node.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::NotOffered(_) | Self::TooFew(_))
+        matches!(self, Self::NotOffered(_) | Self::TooFew(_) | Self::TooLarge(_))
     }
 }
 
@@ -80,16 +108,18 @@ impl NoFit {
 /// # Errors
 /// [`NoFit`], for the first resource that does not fit.
 pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement, NoFit> {
-    for (resource, &count) in demand {
-        check_count(gpus, resource, count)?;
+    let share = demand.share;
+    for (resource, &count) in &demand.devices {
+        check_count(gpus, resource, count, share)?;
     }
     let mut wanted: Vec<(&ResourceName, u32)> =
-        demand.iter().map(|(resource, &count)| (resource, count)).collect();
+        demand.devices.iter().map(|(resource, &count)| (resource, count)).collect();
     wanted.sort_by_key(|(resource, _)| std::cmp::Reverse(largest_part(gpus, resource)));
     let units: Vec<&ResourceName> =
         wanted.iter().flat_map(|&(resource, count)| std::iter::repeat_n(resource, count as usize)).collect();
 
-    let mut search = Search { gpus: gpus.to_vec(), mix, steps: 0, chosen: Vec::with_capacity(units.len()) };
+    let mut search =
+        Search { gpus: gpus.to_vec(), share, mix, steps: 0, chosen: Vec::with_capacity(units.len()) };
     if !search.fits(&units) {
         let first = units.first().copied().cloned();
         return Err(NoFit::Full(first.unwrap_or_else(ResourceName::gpu)));
@@ -104,7 +134,7 @@ pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement,
         wakes_gpus: count(
             gpus.iter().zip(&search.gpus).filter(|(b, a)| b.occupancy.is_idle() && !a.occupancy.is_idle()),
         ),
-        room_left: demand.keys().map(|resource| copies(&search.gpus, resource)).sum(),
+        room_left: demand.devices.keys().map(|resource| copies(&search.gpus, resource)).sum(),
     };
     Ok(Placement { devices, cost })
 }
@@ -112,10 +142,7 @@ pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement,
 impl Placement {
     /// The placement in a plan's words, told to the pod's containers.
     pub fn to_plan(&self, gpus: &[GpuState], request: &Request) -> PlannedContainers {
-        let name = |chosen: &Chosen| {
-            let gpu = &gpus[chosen.gpu].gpu;
-            PlannedDevice::of(gpu, &gpu.kind.offers()[chosen.offer].part)
-        };
+        let name = |chosen: &Chosen| PlannedDevice::of(&gpus[chosen.gpu].gpu, chosen.offer, request.share());
         let sets = self
             .devices
             .iter()
@@ -129,30 +156,37 @@ impl Placement {
 }
 
 /// The cheap answer for a resource by itself: are there enough devices at all?
-fn check_count(gpus: &[GpuState], resource: &ResourceName, count: u32) -> Result<(), NoFit> {
-    if gpus.iter().map(|gpu| for_one_pod(gpu, resource)).sum::<u32>() >= count {
+fn check_count(
+    gpus: &[GpuState],
+    resource: &ResourceName,
+    count: u32,
+    share: Option<ShareSize>,
+) -> Result<(), NoFit> {
+    if gpus.iter().map(|gpu| for_one_pod(gpu, resource, share)).sum::<u32>() >= count {
         return Ok(());
     }
     let healthy = |gpu: &Gpu| Gpu { unhealthy: None, sick: BTreeMap::new(), ..gpu.clone() };
-    let empty = |healthy_only: bool| -> u32 {
+    let empty = |healthy_only: bool, share| -> u32 {
         let idle = gpus.iter().map(|g| {
             let gpu = if healthy_only { g.gpu.clone() } else { healthy(&g.gpu).into() };
-            for_one_pod(&GpuState::idle(gpu), resource)
+            for_one_pod(&GpuState::idle(gpu), resource, share)
         });
         idle.sum()
     };
     let if_healthy = |g: &GpuState| GpuState { gpu: healthy(&g.gpu).into(), ..g.clone() };
-    let free_if_healthy: u32 = gpus.iter().map(|g| for_one_pod(&if_healthy(g), resource)).sum();
-    Err(match empty(false) {
+    let free_if_healthy: u32 = gpus.iter().map(|g| for_one_pod(&if_healthy(g), resource, share)).sum();
+    Err(match empty(false, share) {
+        0 if share.is_some() && empty(false, None) > 0 => NoFit::TooLarge(resource.clone()),
         0 => NoFit::NotOffered(resource.clone()),
         most if most < count => NoFit::TooFew(resource.clone()),
-        _ if free_if_healthy >= count || empty(true) < count => NoFit::Unhealthy(resource.clone()),
+        _ if free_if_healthy >= count || empty(true, share) < count => NoFit::Unhealthy(resource.clone()),
         _ => NoFit::Full(resource.clone()),
     })
 }
 
 struct Search<'a> {
     gpus: Vec<GpuState>,
+    share: Option<ShareSize>,
     mix: &'a Mix,
     steps: u32,
     chosen: Vec<Chosen>,
@@ -168,13 +202,13 @@ impl Search<'_> {
                 return false;
             }
             self.steps += 1;
-            self.gpus[candidate.gpu].occupancy.take(candidate.offer);
+            self.gpus[candidate.gpu].take(candidate.offer, self.share);
             self.chosen.push(candidate);
             if self.fits(rest) {
                 return true;
             }
             self.chosen.pop();
-            self.gpus[candidate.gpu].occupancy.give_back(candidate.offer);
+            self.gpus[candidate.gpu].give_back(candidate.offer, self.share);
         }
         false
     }
@@ -187,7 +221,7 @@ impl Search<'_> {
         for (g, gpu) in self.gpus.iter().enumerate() {
             for (offer, of) in gpu.gpu.kind.offers_of(resource) {
                 let again = of.distinct && self.chosen.contains(&Chosen { gpu: g, offer });
-                if gpu.room(offer) > 0 && !again {
+                if gpu.room_for(offer, self.share) > 0 && !again {
                     ranked.push((self.rank(g, offer, resource, &totals), Chosen { gpu: g, offer }));
                 }
             }
@@ -196,18 +230,18 @@ impl Search<'_> {
         ranked.into_iter().map(|(_, chosen)| chosen).collect()
     }
 
-    /// What one device takes away: value lost, an idle GPU woken, the room left on that GPU, and last the
-    /// start (the high end first: it leaves the low starts, where the large profiles begin).
+    /// What one device takes away: value lost, an idle GPU woken, the room left on that GPU, the memory that its shares
+    /// leave, and last the start (the high end first: it leaves the low starts, where the large profiles begin).
     fn rank(
         &self,
         g: usize,
         offer: usize,
         resource: &ResourceName,
         totals: &[(&ResourceName, u32)],
-    ) -> (u64, bool, u32, u8) {
+    ) -> (u64, bool, u32, u64, u8) {
         let before = &self.gpus[g];
         let mut after = before.clone();
-        after.occupancy.take(offer);
+        after.take(offer, self.share);
         let lost = self.mix.shapes().zip(totals).map(|((known, shapes), &(_, total))| {
             let left = total - before.copies(known) + after.copies(known);
             worth(shapes, total).saturating_sub(worth(shapes, left))
@@ -216,17 +250,19 @@ impl Search<'_> {
             Part::Whole => 0,
             Part::Slice(slice) => slice.start,
         };
-        (lost.sum(), before.occupancy.is_idle(), after.copies(resource), u8::MAX - start)
+        let memory =
+            before.gpu.kind.memory().0.saturating_sub(after.occupancy.claimed_mib(&after.gpu.kind, offer));
+        (lost.sum(), before.occupancy.is_idle(), after.copies(resource), memory, u8::MAX - start)
     }
 }
 
 /// How many devices of `resource` one pod could get of a GPU.
-fn for_one_pod(gpu: &GpuState, resource: &ResourceName) -> u32 {
+fn for_one_pod(gpu: &GpuState, resource: &ResourceName, share: Option<ShareSize>) -> u32 {
     let offers = || gpu.gpu.kind.offers_of(resource);
     if !offers().any(|(_, of)| of.distinct) {
-        return gpu.copies(resource);
+        return gpu.copies_for(resource, share);
     }
-    offers().map(|(offer, of)| gpu.room(offer).min(if of.distinct { 1 } else { u32::MAX })).sum()
+    offers().map(|(offer, of)| gpu.room_for(offer, share).min(if of.distinct { 1 } else { u32::MAX })).sum()
 }
 
 fn copies(gpus: &[GpuState], resource: &ResourceName) -> u32 {

@@ -7,27 +7,35 @@ use crate::gpu::{Gpu, GpuKind, Offer, Part};
 use crate::models::Model;
 use crate::occupancy::GpuState;
 use crate::resource::ResourceName;
+use crate::share::ShareSize;
 use crate::units::MemoryMib;
 
 fn name(text: &str) -> ResourceName {
     format!("nvidia.com/{text}").parse().unwrap()
 }
 
-/// `whole`, `share4`, `distinct4` (four shares, one for a pod), `elastic4` (whole or four shares), `mig:3g.20gb@4,1g.5gb@0` or `on-demand`.
+/// `whole`, `share4`, `distinct4` (four shares, one for a pod), `capped4` (none larger than a quarter), `elastic4` (whole or four shares), `mig:3g.20gb@4,1g.5gb@0` or `on-demand`.
 fn gpu(index: u32, what: &str) -> GpuState {
     let a100 = Model::by_key("a100-40gb").and_then(Model::geometry).unwrap();
-    let offer =
-        |resource: &str, part, replicas| Offer { resource: name(resource), part, replicas, distinct: false };
+    let offer = |resource: &str, part, replicas| Offer {
+        resource: name(resource),
+        part,
+        replicas,
+        distinct: false,
+        capped: false,
+    };
     let mig = |slice: crate::mig::MigSlice| Offer {
         resource: ResourceName::mig(&slice.profile),
         part: Part::Slice(slice),
         replicas: None,
         distinct: false,
+        capped: false,
     };
     let offers: Vec<Offer> = match what {
         "whole" => vec![offer("gpu", Part::Whole, None)],
         "share4" => vec![offer("gpu.shared", Part::Whole, Some(4))],
         "distinct4" => vec![Offer { distinct: true, ..offer("gpu.shared", Part::Whole, Some(4)) }],
+        "capped4" => vec![Offer { capped: true, ..offer("gpu.shared", Part::Whole, Some(4)) }],
         "elastic4" => vec![offer("gpu", Part::Whole, None), offer("gpu.shared", Part::Whole, Some(4))],
         "on-demand" => a100.slices().map(mig).collect(),
         other => {
@@ -58,7 +66,12 @@ fn node(gpus: &[&str]) -> Vec<GpuState> {
     (0..).zip(gpus).map(|(i, what)| gpu(i, what)).collect()
 }
 
+/// `gpu.shared=2 share=3072` and the like: devices, and the size of a share in MiB.
 fn demand(text: &str) -> Demand {
+    if let Some((devices, mib)) = text.split_once(" share=") {
+        let share = Some(ShareSize::Memory(MemoryMib(mib.parse().unwrap())));
+        return Demand { share, ..demand(devices) };
+    }
     text.split(' ')
         .map(|part| part.split_once('=').map(|(r, n)| (name(r), n.parse().unwrap())).unwrap())
         .collect()
@@ -69,7 +82,7 @@ fn ask(node: &mut [GpuState], text: &str) -> Result<(String, Cost), NoFit> {
     let placement = place(node, &demand(text), &mix)?;
     let mut places = Vec::new();
     for chosen in placement.devices.values().flatten() {
-        node[chosen.gpu].occupancy.take(chosen.offer);
+        node[chosen.gpu].take(chosen.offer, demand(text).share);
         places.push(match &node[chosen.gpu].gpu.kind.offers()[chosen.offer].part {
             Part::Whole => format!("{}", chosen.gpu),
             Part::Slice(slice) => format!("{}:{}@{}", chosen.gpu, slice.profile, slice.start),
@@ -212,6 +225,32 @@ fn any_asks() -> impl Strategy<Value = Vec<(&'static str, u32)>> {
     let names =
         ["gpu", "gpu.shared", "mig-1g.5gb", "mig-2g.10gb", "mig-3g.20gb", "mig-1g.5gb.me", "mig-7g.40gb"];
     prop::collection::vec((prop::sample::select(names.to_vec()), 1_u32..4), 1..20)
+}
+
+#[test]
+fn shares_of_different_sizes_fill_a_gpus_memory() {
+    // 40,960 MiB each; a share that says nothing has 10,240.
+    let mut node = node(&["share4", "share4"]);
+    let mut put = |text: &str| ask(&mut node, text).map(|(place, _)| place);
+    assert_eq!(put("gpu.shared=1 share=30000").as_deref(), Ok("0"));
+    assert_eq!(put("gpu.shared=1 share=10000").as_deref(), Ok("0"), "the one that it fills");
+    assert_eq!(put("gpu.shared=1").as_deref(), Ok("1"), "960 MiB are left of the first");
+    assert_eq!(put("gpu.shared=1 share=30000").as_deref(), Ok("1"));
+    assert_eq!(put("gpu.shared=1 share=900").as_deref(), Ok("0"));
+    assert_eq!(put("gpu.shared=1"), Err(NoFit::Full(name("gpu.shared"))), "shares are left, and no memory");
+    assert_eq!(put("gpu.shared=1 share=60").as_deref(), Ok("0"), "the fourth share");
+    assert_eq!(put("gpu.shared=1 share=1").as_deref(), Ok("1"));
+    assert_eq!(put("gpu.shared=9 share=1"), Err(NoFit::TooFew(name("gpu.shared"))));
+    let too_large = Err(NoFit::TooLarge(name("gpu.shared")));
+    assert_eq!(put("gpu.shared=1 share=40961"), too_large);
+}
+
+#[test]
+fn no_share_is_larger_than_an_equal_part_where_that_cannot_be() {
+    let mut node = node(&["capped4"]);
+    let mut put = |text: &str| ask(&mut node, text).map(|(place, _)| place);
+    assert_eq!(put("gpu.shared=1 share=10241"), Err(NoFit::TooLarge(name("gpu.shared"))));
+    assert_eq!(put("gpu.shared=4 share=10240").as_deref(), Ok("0 0 0 0"));
 }
 
 proptest! {

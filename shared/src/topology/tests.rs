@@ -11,7 +11,13 @@ use crate::units::MemoryMib;
 
 /// Whole GPUs so near to each other: the scores of every pair, `(0, 1)`, `(0, 2)`, `(1, 2)`, `(0, 3)` and so on.
 fn gpus(count: usize, scores: impl IntoIterator<Item = u16>) -> Vec<GpuState> {
-    let offer = Offer { resource: ResourceName::gpu(), part: Part::Whole, replicas: None, distinct: false };
+    let offer = Offer {
+        resource: ResourceName::gpu(),
+        part: Part::Whole,
+        replicas: None,
+        distinct: false,
+        capped: false,
+    };
     let kind = Arc::new(GpuKind::new("M", MemoryMib(1), vec![offer]).unwrap());
     let mut scores = scores.into_iter();
     let gpu = |index: usize| {

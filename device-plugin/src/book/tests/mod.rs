@@ -109,7 +109,7 @@ impl World {
             .collect();
         let states = reckon(&gpus, &held, &pods);
         let mix = stowage_shared::pack::Mix::prior(gpus.iter().map(|gpu| &**gpu));
-        let placement = stowage_shared::pack::place(&states, &request.total(), &mix).ok()?;
+        let placement = stowage_shared::pack::place(&states, &request.demand(), &mix).ok()?;
         let name = format!("p{}", self.next);
         self.next += 1;
         let plan = planned.then(|| {
@@ -240,7 +240,7 @@ impl World {
                     let uid = pod.uid();
                     PodView::of(
                         ("default", &pod.name, &uid),
-                        pod.plan.as_deref(),
+                        |key| pod.plan.as_deref().filter(|_| key == PLAN_ANNOTATION),
                         &pod.spec,
                         &PodStatus::default(),
                         NODE,

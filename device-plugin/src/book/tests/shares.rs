@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use stowage_shared::contract::{PLAN_ANNOTATION, SHARE_MEMORY_ANNOTATION};
 use stowage_shared::plan::PlannedDevice;
+use stowage_shared::units::MemoryMib;
 
 use super::*;
 use crate::fixture::inventory;
@@ -54,7 +56,7 @@ fn a_plan_ranks_above_the_policy_unless_it_would_share_a_gpu_that_must_not_be() 
         let inventory = inventory(&["whole"; 3], MigStrategy::None, &format!("{rules} gpu=4")).unwrap();
         let mut book = Book::new(NODE, Arc::new(inventory));
         let spec = spec("gpu=2");
-        let devices = gpus.map(|gpu| PlannedDevice { gpu: gpu.parse().unwrap(), slice: None });
+        let devices = gpus.map(|gpu| PlannedDevice { gpu: gpu.parse().unwrap(), slice: None, memory: None });
         let container = [(ResourceName::gpu(), devices.to_vec())].into();
         let plan =
             Plan { uid: "uid-p".into(), node: NODE.into(), containers: [("c0".into(), container)].into() };
@@ -72,6 +74,72 @@ fn a_plan_ranks_above_the_policy_unless_it_would_share_a_gpu_that_must_not_be() 
         want.sort_unstable();
         assert_eq!(ids, want, "{rules} {gpus:?}");
     }
+}
+
+/// A pod that asks for one share, of a size if it says so, with the GPU that its plan names.
+fn sharer(name: &str, memory: Option<&str>, plan: Option<(&str, Option<u64>)>) -> PodSeen {
+    let uid = format!("uid-{name}");
+    let plan = plan.map(|(gpu, mib)| {
+        let device = PlannedDevice { gpu: gpu.parse().unwrap(), slice: None, memory: mib.map(MemoryMib) };
+        let container = [(ResourceName::gpu(), vec![device])].into();
+        let containers = [("c0".into(), container)].into();
+        Plan { uid: uid.clone(), node: NODE.into(), containers }.to_annotation().unwrap()
+    });
+    let annotations = [(PLAN_ANNOTATION, plan), (SHARE_MEMORY_ANNOTATION, memory.map(str::to_owned))];
+    let annotations = annotations.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let key = ("default".into(), name.into(), uid);
+    PodSeen::on(ResourceName::is_standard_gpu, key, 0, annotations, &spec("gpu=1"), &PodStatus::default())
+}
+
+/// Gives each pod what it prefers, one after another; tells where it is, and its limits in MiB.
+fn serve(rules: &str, pods: impl IntoIterator<Item = PodSeen>) -> Vec<(String, Vec<u64>)> {
+    let inventory = inventory(&["whole"; 2], MigStrategy::None, &format!("{rules} gpu=4")).unwrap();
+    let mut book = Book::new(NODE, Arc::new(inventory));
+    let resource = ResourceName::gpu();
+    let mut available: Vec<String> =
+        (0..2).flat_map(|gpu| (0..4).map(move |n| format!("GPU-{gpu}::{n}"))).collect();
+    let mut served = Vec::new();
+    for pod in pods {
+        book.apply(Event::Pod(pod));
+        let ids =
+            book.choose(&Ask { resource: &resource, available: &available, must_include: &[], size: 1 }).ids;
+        let [id] = &ids[..] else { panic!("{ids:?}") };
+        available.retain(|other| other != id);
+        let gpu = id.split("::").next().unwrap().to_owned();
+        book.apply(Event::Allocated { resource: resource.clone(), ids: ids.clone(), at: Duration::ZERO });
+        let limits = book.share_limits(&resource, &ids).into_iter().map(|limit| limit.memory.0).collect();
+        served.push((gpu, limits));
+    }
+    served
+}
+
+#[test]
+fn shares_go_where_their_memory_fits() {
+    let pods = [
+        sharer("a", Some("30Gi"), None),
+        sharer("b", Some("11Gi"), None),
+        sharer("c", Some("9Gi"), None),
+        sharer("d", None, None),
+    ];
+    let gpus: Vec<String> = serve("spread", pods).into_iter().map(|(gpu, _)| gpu).collect();
+    // Of 40 GiB each: the third leaves room for two more equal parts where it is, and would leave none on the first.
+    assert_eq!(gpus, ["GPU-0", "GPU-1", "GPU-1", "GPU-0"]);
+}
+
+#[test]
+fn under_mps_a_share_is_held_to_what_its_pod_says() {
+    let pods = || [sharer("a", Some("3Gi"), None), sharer("b", None, None)];
+    let limits = |rules: &str| -> Vec<Vec<u64>> {
+        serve(rules, pods()).into_iter().map(|(_, limits)| limits).collect()
+    };
+    assert_eq!(limits("mps"), [vec![3072], vec![]], "the daemon holds the other to an equal part");
+    assert_eq!(limits("mps sized"), [[3072], [10_240]], "the daemon holds nobody");
+}
+
+#[test]
+fn a_plans_size_counts_whatever_the_pod_says_afterwards() {
+    let pod = sharer("a", Some("1Gi"), Some(("GPU-1", Some(20_480))));
+    assert_eq!(serve("mps sized", [pod]), [("GPU-1".to_owned(), vec![20_480])]);
 }
 
 proptest! {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus_client::registry::Registry;
 use stowage_shared::audit::{NodeView, PodView, audit};
+use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::pod::{PodSpec, PodStatus};
 
 use self::fake_api::{FakeApi, Fault};
@@ -54,7 +55,13 @@ impl Setup {
             let pods = self.api.pods().into_iter().filter_map(|pod| {
                 let spec = PodSpec { node_name: pod.node.clone(), ..pod.spec };
                 let id = (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_str());
-                PodView::of(id, pod.plan.as_deref(), &spec, &PodStatus::default(), &node)
+                PodView::of(
+                    id,
+                    |key| pod.plan.as_deref().filter(|_| key == PLAN_ANNOTATION),
+                    &spec,
+                    &PodStatus::default(),
+                    &node,
+                )
             });
             let pods: Vec<PodView> = pods.collect();
             assert!(pods.iter().all(|pod| pod.plan.is_some()), "every bound pod has a valid plan");

@@ -36,6 +36,25 @@ fn devices_are_held_from_the_moment_they_are_chosen() {
 }
 
 #[test]
+fn a_share_counts_with_the_size_that_it_was_planned_with() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    let sized = |n: usize, size: &str| {
+        let pod = synthetic::pod(&format!("p{n}"), &format!("u{n}"), synthetic::SHARE, 1);
+        let annotations = [("stowage.dev/gpu-memory", size.to_owned())].into_iter().collect();
+        Pod { annotations, ..pod }
+    };
+    let (id, plan) = choose(&mut state, &sized(0, "30Gi"), NODE, now);
+    assert!(plan.contains(r#""memoryMib":30720"#), "{plan}");
+    // Its author says something else once it is bound, and nothing changes.
+    state.bound("u0", id);
+    state.apply(pod_applied(&bound(&sized(0, "1Gi"), NODE, &plan)), now);
+    choose(&mut state, &sized(1, "30Gi"), NODE, now);
+    assert!(state.choose(&sized(2, "30Gi"), NODE, now).is_err(), "two GPUs of 40 GiB are shared");
+    choose(&mut state, &sized(3, "10Gi"), NODE, now);
+}
+
+#[test]
 fn a_pod_counts_alike_while_it_is_assumed_and_once_it_is_bound() {
     let now = start();
     let mut state = synthetic::state(1, 3, now);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use stowage_shared::audit::{Kind, PodView, audit};
-use stowage_shared::contract::ASSUMPTION_TTL;
+use stowage_shared::contract::{ASSUMPTION_TTL, PLAN_ANNOTATION};
 use stowage_shared::pod::PodStatus;
 
 use super::*;
@@ -172,7 +172,13 @@ impl World {
             let pods = self.pods.iter().filter(|pod| !pod.terminal).filter_map(|pod| {
                 let spec = stowage_shared::pod::PodSpec { node_name: pod.node.clone(), ..pod.spec.clone() };
                 let id = (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_str());
-                PodView::of(id, pod.plan.as_deref(), &spec, &PodStatus::default(), &node)
+                PodView::of(
+                    id,
+                    |key| pod.plan.as_deref().filter(|_| key == PLAN_ANNOTATION),
+                    &spec,
+                    &PodStatus::default(),
+                    &node,
+                )
             });
             let (gpus, pods) = (status.inventory().unwrap(), pods.collect());
             audit(&audit::NodeView { node, gpus, allocations: Vec::new(), pods })

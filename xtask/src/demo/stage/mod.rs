@@ -19,7 +19,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use stowage_shared::audit::{Finding, NodeView, PodView, audit};
-use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::pod::{PodSpec, PodStatus};
 use stowage_stand_ins::api_server::resources::{NODES, PODS};
 use stowage_stand_ins::api_server::{
@@ -270,9 +269,9 @@ fn view(pod: &Value, node: &str) -> Option<PodView> {
     let metadata = &pod["metadata"];
     let spec: PodSpec = serde_json::from_value(pod["spec"].clone()).ok()?;
     let status: PodStatus = serde_json::from_value(pod["status"].clone()).ok()?;
-    let plan = metadata["annotations"][PLAN_ANNOTATION].as_str();
+    let annotation = |key: &str| metadata["annotations"][key].as_str();
     let names = (text(&metadata["namespace"]), text(&metadata["name"]), text(&metadata["uid"]));
-    PodView::of(names, plan, &spec, &status, node)
+    PodView::of(names, annotation, &spec, &status, node)
 }
 
 fn text(value: &Value) -> &str {

@@ -41,8 +41,14 @@ pub(crate) async fn views(cluster: &Cluster) -> Result<Vec<NodeView>> {
         let pods = pods.iter().filter_map(|pod| {
             let meta = &pod.metadata;
             let key = (meta.namespace.as_deref()?, meta.name.as_deref()?, meta.uid.as_deref()?);
-            let plan = meta.annotations.as_ref().and_then(|all| all.get(PLAN_ANNOTATION)).map(String::as_str);
-            PodView::of(key, plan, &pod.spec, pod.status.as_ref().unwrap_or(&PodStatus::default()), &name)
+            let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
+            PodView::of(
+                key,
+                annotation,
+                &pod.spec,
+                pod.status.as_ref().unwrap_or(&PodStatus::default()),
+                &name,
+            )
         });
         let pods = pods.collect();
         views.push(NodeView { gpus: status.inventory()?, allocations: status.allocations, pods, node: name });
