@@ -42,7 +42,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     step("lints", cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
     // Programs and the simulator's library are run by tests of other crates, so all is built first.
     step("build", cargo(["build", "--workspace", "--all-targets", "--quiet"]))?;
-    let mut tests = cargo(["test", "--workspace", "--quiet"]);
+    let mut tests = cargo(["test", "--workspace", "--quiet", "--no-fail-fast"]);
     if args.long {
         tests.env(LONG_ENV, "1");
     }
