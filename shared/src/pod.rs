@@ -17,6 +17,9 @@ pub struct PodSpec {
     /// The scheduler it asks for.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub scheduler_name: String,
+    /// Who goes first, and whom it may push aside: the number that its priority class stands for.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_zero")]
+    pub priority: i32,
     /// Containers that run before the others, one by one; restartable ones (sidecars) go on running.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub init_containers: Vec<Container>,
@@ -69,6 +72,9 @@ pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub phase: String,
+    /// The node that kube-scheduler tries first for it, and on which room is kept for it; empty where there is none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub nominated_node_name: String,
 }
 
 impl PodStatus {
@@ -85,6 +91,12 @@ where
     T: Default + Deserialize<'de>,
 {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+// serde hands the field by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 impl Quantity {
