@@ -73,7 +73,7 @@ impl Ahead {
         if !args.nominate && !args.preemption && !args.drain_scale_downs {
             return None;
         }
-        let desk = Arc::new(Desk::default());
+        let desk = Arc::new(Desk::new(args.nominate));
         parts.spawn(feed::pods(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         parts.spawn(feed::nodes(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         let (namespace, name) = (&args.lease_namespace, &args.lease_name);

@@ -22,10 +22,11 @@ const SETTLED_MAX: usize = 65_536;
 const COMPLAINT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The book, for those who fill it and those who read it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Desk {
     inner: Mutex<Inner>,
     changed: Notify,
+    keep_settled: bool,
 }
 
 /// The book, and what happened since somebody looked.
@@ -40,6 +41,11 @@ pub struct Inner {
 }
 
 impl Desk {
+    /// An empty book; `keep_settled` where somebody takes notice of pods that wait no longer.
+    pub fn new(keep_settled: bool) -> Self {
+        Self { inner: Mutex::default(), changed: Notify::new(), keep_settled }
+    }
+
     /// Opens the book. Never over an `.await`.
     pub fn open(&self) -> MutexGuard<'_, Inner> {
         // What a panic leaves behind is at worst a hint that misleads: the watch tells all anew.
@@ -61,8 +67,10 @@ impl Desk {
         self.write(|inner| {
             let wide = map(wide, |object| Pod::of(object, &mut inner.book.names));
             let settled = inner.book.apply_pod(wide);
-            inner.settled.extend(settled);
-            inner.settled.truncate(SETTLED_MAX);
+            if self.keep_settled {
+                inner.settled.extend(settled);
+                inner.settled.truncate(SETTLED_MAX);
+            }
         });
         Event::Pod(narrow)
     }

@@ -26,7 +26,7 @@ use kube::Client;
 use tokio::sync::mpsc;
 
 use self::plan::{Nomination, Scene, plan};
-use self::track::{Outcome, Tracker};
+use self::track::{Expired, Outcome, Tracker};
 use self::write::Target;
 use crate::binding::post::PostError;
 use crate::book::Place;
@@ -41,8 +41,10 @@ use crate::verbs::Memo;
 const WRITES_MAX: usize = 64;
 /// How long nothing need happen before the queue is looked at again, for what changes with time alone.
 const TICK: Duration = Duration::from_secs(1);
-/// The pause after a round that nominated nobody: a storm of events is looked at in whole.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The pause after a round that nominated nobody, at least and at most: a storm of events is looked at in whole.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// So many times as long as such a round took is the pause, so that it costs a fifth of a core at most.
+const PAUSE_TIMES: u32 = 4;
 /// How often a write that fails for a reason that a person must mend is logged at most.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
 
@@ -94,9 +96,10 @@ impl Planner {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let start = Instant::now();
             let begun = self.round(&mut course)?;
-            if begun == 0 && course.resume.is_none() {
-                tokio::time::sleep(PAUSE).await;
+            if begun == 0 {
+                tokio::time::sleep((start.elapsed() * PAUSE_TIMES).clamp(PAUSE.0, PAUSE.1)).await;
             } else {
                 tokio::task::yield_now().await;
             }
@@ -134,8 +137,10 @@ impl Planner {
             for (_, pod) in desk.book.waiting(None) {
                 course.tracker.told(pod);
             }
-            for (uid, node) in course.tracker.expire(now) {
-                self.metrics.nomination(Outcome::Expired);
+            for Expired { uid, node, first } in course.tracker.expire(now) {
+                if first {
+                    self.metrics.nomination(Outcome::Expired);
+                }
                 if let Some(pod) = desk.book.pod(&uid).filter(|pod| pod.nominated == *node) {
                     self.take_back(pod);
                 }

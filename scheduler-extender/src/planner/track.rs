@@ -14,6 +14,8 @@ use crate::book::objects::Pod;
 /// How long a nomination stands. kube-scheduler tries a pod that fits within seconds; a queue of some thousand pods,
 /// and the ten seconds after which a failed pod is tried again, fit.
 pub const NOMINATION_TTL: Duration = Duration::from_secs(60);
+/// How long until taking one back is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Tries to write one nomination: a pod changes for other reasons too.
 const TRIES_MAX: u8 = 3;
 
@@ -34,12 +36,23 @@ pub enum Outcome {
     Expired,
 }
 
+/// A nomination that was not used in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// The pod's UID.
+    pub uid: String,
+    /// The node.
+    pub node: Arc<str>,
+    /// Whether it is taken back for the first time.
+    pub first: bool,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Standing {
     /// A write is under way.
     InFlight { node: Arc<str>, tries: u8 },
     /// The API server has it since then; `told` once the watch has shown it.
-    Stands { node: Arc<str>, since: Instant, told: bool },
+    Stands { node: Arc<str>, until: Instant, told: bool, expired: bool },
     /// A write failed: it may be tried again.
     Failed { tries: u8 },
     /// It had its nomination.
@@ -79,7 +92,12 @@ impl Tracker {
         let Some(standing) = self.standings.get_mut(uid) else { return };
         let Standing::InFlight { node, tries } = standing else { return };
         *standing = match (done, *tries) {
-            (true, _) => Standing::Stands { node: node.clone(), since: now, told: false },
+            (true, _) => Standing::Stands {
+                node: node.clone(),
+                until: now + NOMINATION_TTL,
+                told: false,
+                expired: false,
+            },
             (false, tries) if tries < TRIES_MAX => Standing::Failed { tries },
             (false, _) => Standing::Had,
         };
@@ -111,19 +129,24 @@ impl Tracker {
         })
     }
 
-    /// The nominations that have stood too long, with their nodes: they are to be taken back.
-    pub fn expire(&mut self, now: Instant) -> Vec<(String, Arc<str>)> {
-        let mut expired = Vec::new();
+    /// The nominations that have stood too long and are to be taken back, until the watch shows that they are.
+    pub fn expire(&mut self, now: Instant) -> Vec<Expired> {
+        let mut all = Vec::new();
         for (uid, standing) in &mut self.standings {
-            if let Standing::Stands { node, since, .. } = standing
-                && now.saturating_duration_since(*since) >= NOMINATION_TTL
+            if let Standing::Stands { node, until, told, expired } = standing
+                && now >= *until
             {
-                expired.push((uid.clone(), node.clone()));
-                *standing = Standing::Had;
+                all.push(Expired { uid: uid.clone(), node: node.clone(), first: !*expired });
+                if *told {
+                    (*until, *expired) = (now + AGAIN, true);
+                } else {
+                    // Nothing that we know of is there to be taken back.
+                    *standing = Standing::Had;
+                }
             }
         }
-        expired.sort();
-        expired
+        all.sort_by(|one, two| one.uid.cmp(&two.uid));
+        all
     }
 
     /// Forgets everything: another plans now.
@@ -198,9 +221,16 @@ mod tests {
         tracker.begins("a", "n1".into());
         assert_eq!(tracker.expire(now + NOMINATION_TTL), [], "it is only under way");
         tracker.written("a", true, now);
+        let nominated = Pod { nominated: "n1".into(), ..waiting("a", 0, json!({})) };
+        tracker.told(&nominated);
         assert_eq!(tracker.expire(now + NOMINATION_TTL / 2), []);
-        assert_eq!(tracker.expire(now + NOMINATION_TTL), [("a".to_owned(), "n1".into())]);
+        let expired = |first| [Expired { uid: "a".into(), node: "n1".into(), first }];
+        assert_eq!(tracker.expire(now + NOMINATION_TTL), expired(true));
         assert_eq!(tracker.expire(now + NOMINATION_TTL), []);
+        assert_eq!(tracker.expire(now + NOMINATION_TTL + AGAIN), expired(false), "the write failed");
+        assert_eq!(tracker.outstanding(), 1);
+        tracker.told(&waiting("a", 0, json!({})));
+        assert_eq!(tracker.outstanding(), 0);
         assert!(tracker.has("a"));
     }
 }

@@ -59,7 +59,8 @@ impl Nominated {
             for nominee in alike {
                 let _ = take(&mut gpus, &nominee.demand, mix);
             }
-            let level = KnownGpus { gpus: gpus.clone(), class: classes.of(&gpus), ..known.clone() };
+            let level =
+                KnownGpus { gpus: gpus.clone(), class: classes.of(&gpus), fresh_until: known.fresh_until };
             levels.extend(alike.first().map(|first| (first.priority, level)));
         }
         Self { nominees, levels }
