@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event as Watch};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
@@ -45,6 +45,9 @@ pub enum WatchEnded {
     /// The stream of events, which has no end, ended.
     #[error("the watch on {0} ended")]
     Stream(Kind),
+    /// The same, of one that not everybody needs.
+    #[error("the watch on poddisruptionbudgets ended")]
+    Budgets,
     /// The state cannot be trusted.
     #[error(transparent)]
     Broken(#[from] Broken),
@@ -55,8 +58,7 @@ pub enum WatchEnded {
 /// # Errors
 /// [`WatchEnded`].
 pub async fn pods(client: Client, feed: Feed) -> Result<(), WatchEnded> {
-    let config = watcher::Config::default().fields(LIVE_PODS);
-    run::<api::Pod>(Kind::Pods, client, config, feed, Event::Pod).await
+    run::<api::Pod>(Kind::Pods, client, live_pods(), feed, Event::Pod).await
 }
 
 /// Watches nodes.
@@ -75,7 +77,22 @@ pub async fn gpu_nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
     run::<api::GpuNode>(Kind::GpuNodes, client, watcher::Config::default(), feed, Event::GpuNode).await
 }
 
-async fn run<K: Watched + DeserializeOwned>(
+/// A watch without end: lists, then follows; failures are told, and tried again with growing waits.
+pub(crate) fn stream<K: Watched + DeserializeOwned>(
+    client: Client,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Watch<K>>> + Send {
+    let config = config.timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
+    watch(Api::<K>::all_with(client, &K::resource()), config).default_backoff()
+}
+
+/// Pods that are or may come to be.
+pub(crate) fn live_pods() -> watcher::Config {
+    watcher::Config::default().fields(LIVE_PODS)
+}
+
+/// Feeds the state with what a watch tells, as `event` words it.
+pub(crate) async fn run<K: Watched + DeserializeOwned>(
     kind: Kind,
     client: Client,
     config: watcher::Config,
@@ -83,9 +100,7 @@ async fn run<K: Watched + DeserializeOwned>(
     event: impl Fn(Change<K::Seen>) -> Event,
 ) -> Result<(), WatchEnded> {
     let Feed { store, progress, metrics } = feed;
-    let config = config.timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
-    let stream = watch(Api::<K>::all_with(client, &K::resource()), config).default_backoff();
-    let mut stream = std::pin::pin!(stream.ready_chunks(BATCH_MAX));
+    let mut stream = std::pin::pin!(stream::<K>(client, config).ready_chunks(BATCH_MAX));
     while let Some(batch) = stream.next().await {
         let now = Now::read();
         let mut events = Vec::with_capacity(batch.len());
@@ -115,7 +130,8 @@ async fn run<K: Watched + DeserializeOwned>(
     Err(WatchEnded::Stream(kind))
 }
 
-fn change<K: Watched>(told: Watch<K>) -> Change<K::Seen> {
+/// What a watch tells, in the state's words.
+pub(crate) fn change<K: Watched>(told: Watch<K>) -> Change<K::Seen> {
     match told {
         Watch::Init => Change::ListBegins,
         Watch::InitApply(object) => Change::Listed(object.seen()),

@@ -10,6 +10,10 @@ pub const PLAN_ANNOTATION: &str = "stowage.dev/plan";
 pub const SHARE_MEMORY_ANNOTATION: &str = "stowage.dev/gpu-memory";
 /// The same in thousandths of a GPU.
 pub const SHARE_MILLI_ANNOTATION: &str = "stowage.dev/gpu-milli";
+/// The annotation by which Kubernetes tells a ReplicaSet which of its pods goes first: the one with the least.
+pub const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// What Stowage wrote there last: another value is somebody else's, and stays.
+pub const OUR_DELETION_COST_ANNOTATION: &str = "stowage.dev/pod-deletion-cost";
 /// The API group of our own types.
 pub const API_GROUP: &str = "stowage.dev";
 /// The version of our own types.

@@ -15,6 +15,7 @@ mod classes;
 pub mod event;
 mod gpu_nodes;
 mod names;
+mod nominations;
 mod pods;
 mod reckoning;
 mod snapshot;
@@ -31,6 +32,7 @@ use stowage_shared::pack::Mix;
 pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
 pub use self::names::GpuNames;
+pub use self::nominations::{Nominated, Nominee, Room, arrange, take};
 pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot, Unknown};
 pub use self::store::{Broken, Store};
 
@@ -39,6 +41,7 @@ use self::assumptions::Assumptions;
 use self::classes::Classes;
 use self::event::Event;
 use self::gpu_nodes::GpuNode;
+use self::nominations::Nominations;
 use self::pods::Pods;
 use crate::clock::Now;
 
@@ -49,6 +52,7 @@ pub struct State {
     gpu_nodes: BTreeMap<String, GpuNode>,
     pods: Pods,
     assumptions: Assumptions,
+    nominations: Nominations,
     names: Arc<GpuNames>,
     mix: Arc<Mix>,
     mix_version: u64,
@@ -186,6 +190,24 @@ impl State {
         for name in std::mem::take(&mut self.dirty.nodes) {
             self.reckon_node(&name);
         }
+    }
+
+    /// A node as it is now, for a test that looks between two snapshots.
+    #[cfg(test)]
+    pub(crate) fn look_at(&mut self, name: &str) -> Option<Arc<NodeView>> {
+        self.view(name)
+    }
+
+    /// The requests to come, for the same.
+    #[cfg(test)]
+    pub(crate) fn expected(&self) -> Arc<Mix> {
+        self.mix.clone()
+    }
+
+    /// Makes the next snapshot a new one, for the same.
+    #[cfg(test)]
+    pub(crate) fn touch_any(&mut self) {
+        self.dirty.any = true;
     }
 
     /// A node as it is now.

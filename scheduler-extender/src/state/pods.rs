@@ -35,6 +35,13 @@ impl Record {
         (Self { pod, request, plan }, error)
     }
 
+    /// The node that keeps room for it although it is not bound.
+    pub(super) fn nominated(&self) -> Option<&str> {
+        let pod = &self.pod;
+        let waits = pod.node.is_empty() && !pod.deleting;
+        (waits && !pod.nominated.is_empty()).then_some(&pod.nominated)
+    }
+
     /// Whether it holds GPUs on its node, or will.
     pub(super) fn uses_gpus(&self) -> bool {
         !self.pod.node.is_empty() && !self.request.is_empty()
@@ -55,6 +62,8 @@ pub(super) struct Update {
 pub(super) struct Pods {
     by_uid: BTreeMap<String, Record>,
     by_node: BTreeMap<String, BTreeSet<String>>,
+    /// The pods that wait and are nominated to a node.
+    nominated: BTreeMap<String, BTreeSet<String>>,
     listed: Option<BTreeSet<String>>,
     /// Annotations that were no plan for their pod.
     pub(super) plans_ignored: u64,
@@ -69,6 +78,17 @@ impl Pods {
     pub(super) fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Record> {
         let uids = self.by_node.get(node).into_iter().flatten();
         uids.filter_map(|uid| self.by_uid.get(uid)).filter(|record| record.uses_gpus())
+    }
+
+    /// The nodes to which pods that wait are nominated.
+    pub(super) fn nominated_nodes(&self) -> impl Iterator<Item = &str> {
+        self.nominated.keys().map(String::as_str)
+    }
+
+    /// The pods that wait and are nominated to a node, by UID.
+    pub(super) fn nominated_to<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Record> {
+        let uids = self.nominated.get(node).into_iter().flatten();
+        uids.filter_map(|uid| self.by_uid.get(uid))
     }
 
     pub(super) fn list_begins(&mut self) {
@@ -102,8 +122,8 @@ impl Pods {
         }
         let settled = !pod.node.is_empty();
         if settled && !pod.asks_for_extended_resources() || !settled && !pod.ours {
-            self.forget(&pod.uid);
-            return Update { nodes: Vec::new(), settled };
+            let nodes = self.forget(&pod.uid).into_iter().collect();
+            return Update { nodes, settled };
         }
         if known.is_some_and(|known| known.pod == pod) {
             return Update { nodes: Vec::new(), settled };
@@ -120,19 +140,21 @@ impl Pods {
         let uid = record.pod.uid.clone();
         if settled {
             self.by_node.entry(record.pod.node.clone()).or_default().insert(uid.clone());
+        } else if let Some(node) = record.nominated() {
+            self.nominated.entry(node.to_owned()).or_default().insert(uid.clone());
+            nodes.push(node.to_owned());
         }
         self.by_uid.insert(uid, record);
         Update { nodes, settled }
     }
 
-    /// A pod is gone. Answers with the node that it used GPUs of.
+    /// A pod is gone. Answers with the node that it used GPUs of, or that kept room for it.
     pub(super) fn forget(&mut self, uid: &str) -> Option<String> {
         let record = self.by_uid.remove(uid)?;
-        if let Some(uids) = self.by_node.get_mut(&record.pod.node) {
-            uids.remove(uid);
-            if uids.is_empty() {
-                self.by_node.remove(&record.pod.node);
-            }
+        unlist(&mut self.by_node, &record.pod.node, uid);
+        if let Some(node) = record.nominated() {
+            unlist(&mut self.nominated, node, uid);
+            return Some(node.to_owned());
         }
         record.uses_gpus().then_some(record.pod.node)
     }
@@ -156,5 +178,14 @@ impl Pods {
             %error,
             "The pod's plan is ignored."
         );
+    }
+}
+
+fn unlist(index: &mut BTreeMap<String, BTreeSet<String>>, node: &str, uid: &str) {
+    if let Some(uids) = index.get_mut(node) {
+        uids.remove(uid);
+        if uids.is_empty() {
+            index.remove(node);
+        }
     }
 }

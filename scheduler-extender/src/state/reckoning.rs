@@ -18,9 +18,11 @@ impl State {
         let gpus =
             || self.gpu_nodes.values().filter_map(|node| node.content.as_ref().ok()).flat_map(|c| &c.gpus);
         let mix = Mix::prior(gpus().map(|gpu| &**gpu));
+        let mut nominated = false;
         if *self.mix != mix {
             self.mix = Arc::new(mix);
             self.mix_version += 1;
+            nominated = true;
         }
         let offered: BTreeSet<&ResourceName> =
             gpus().flat_map(|gpu| gpu.kind.offers()).map(|offer| &offer.resource).collect();
@@ -30,6 +32,9 @@ impl State {
             self.pods.renamed(&self.names);
             self.dirty.nodes.extend(self.nodes.keys().cloned());
         }
+        if nominated {
+            self.touch_all_nominated();
+        }
     }
 
     /// Gives each node its place in the snapshot.
@@ -37,7 +42,7 @@ impl State {
         let before = std::mem::take(&mut self.views);
         let view = |name: &Arc<str>| match self.index.get(name).and_then(|&at| before.get(at)) {
             Some(view) => view.clone(),
-            None => Arc::new(NodeView { name: name.clone(), gpus: NodeGpus::None }),
+            None => Arc::new(NodeView { name: name.clone(), gpus: NodeGpus::None, nominated: None }),
         };
         self.views = self.nodes.keys().map(view).collect();
         let places = self.nodes.keys().enumerate().map(|(at, name)| (name.clone(), at));
@@ -50,7 +55,9 @@ impl State {
         let known = match self.believable(node) {
             Ok(None) => Err(NodeGpus::None),
             Err(why) => Err(NodeGpus::Unknown(why)),
-            Ok(Some((content, fresh_until))) => Ok((self.in_use(name, content), fresh_until)),
+            Ok(Some((content, fresh_until))) => {
+                Ok((self.in_use(name, content, &BTreeSet::new()), fresh_until))
+            }
         };
         let gpus = known.map_or_else(
             |gpus| gpus,
@@ -59,8 +66,9 @@ impl State {
                 NodeGpus::Known(KnownGpus { gpus, class, fresh_until })
             },
         );
+        let nominated = self.nominated_to(name, &gpus);
         if let Some(view) = self.index.get(name).and_then(|&at| self.views.get_mut(at)) {
-            *view = Arc::new(NodeView { name: name.clone(), gpus });
+            *view = Arc::new(NodeView { name: name.clone(), gpus, nominated });
         }
     }
 
@@ -88,14 +96,39 @@ impl State {
         Ok(Some((content, gpu_node.fresh_until)))
     }
 
-    /// What of a node's GPUs is in use, promised or held.
-    fn in_use(&self, name: &str, content: &Content) -> Vec<GpuState> {
+    /// What of a node's GPUs would be in use, promised or held if some pods were gone.
+    ///
+    /// # Errors
+    /// `None` where the node is not known or has no GPUs, else why they are not known.
+    pub fn gpus_without(
+        &self,
+        name: &str,
+        gone: &BTreeSet<&str>,
+        now: Instant,
+    ) -> Result<Vec<GpuState>, Option<Unknown>> {
+        let node = self.nodes.get(name).ok_or(None)?;
+        match self.believable(node).map_err(Some)? {
+            None => Err(None),
+            Some((_, fresh_until)) if fresh_until <= now => Err(Some(Unknown::Old)),
+            Some((content, _)) => Ok(self.in_use(name, content, gone)),
+        }
+    }
+
+    /// The pods that hold GPUs of a node or will, with their priorities.
+    pub fn users(&self, node: &str) -> impl Iterator<Item = (&event::Pod, i32)> {
+        self.pods.on_node(node).map(|record| (&record.pod, record.pod.priority))
+    }
+
+    /// What of a node's GPUs is in use, promised or held; pods that are `gone` do not count.
+    fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Vec<GpuState> {
         let held: Vec<Held<'_>> = content
             .allocations
             .iter()
+            .filter(|held| !gone.contains(&*held.uid))
             .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
             .collect();
-        let bound = self.pods.on_node(name).map(|record| NodePod {
+        let bound = self.pods.on_node(name).filter(|record| !gone.contains(&*record.pod.uid));
+        let bound = bound.map(|record| NodePod {
             uid: &record.pod.uid,
             request: &record.request,
             plan: record.plan.as_ref(),

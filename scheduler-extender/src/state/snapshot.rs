@@ -10,6 +10,7 @@ use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
 
 use super::names::GpuNames;
+use super::nominations::Nominated;
 
 /// Why nothing is known of a GPU node's room, so that it takes no new GPU pods. What is not known is never
 /// guessed as free.
@@ -112,6 +113,8 @@ pub struct NodeView {
     pub name: Arc<str>,
     /// Its GPUs.
     pub gpus: NodeGpus,
+    /// The pods that are not bound and for which room is kept here, if any.
+    pub nominated: Option<Arc<Nominated>>,
 }
 
 impl NodeView {

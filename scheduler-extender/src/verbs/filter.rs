@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use stowage_shared::pack::Demand;
 
-use super::memo::{Judgement, Memo};
-use crate::state::{KnownGpus, NodeView, Snapshot};
+use super::memo::{Judgement, Memo, judge};
+use crate::state::{KnownGpus, NodeView, Room, Snapshot};
 use crate::wire::{Asked, Filtered, Reason};
 
 /// A node that is not in our cache: it came or went a moment ago.
@@ -96,7 +96,10 @@ pub(super) fn verdicts<'a>(
                 None => Err(Verdict::UnknownNode),
                 Some(Err(None)) => Err(Verdict::Closed(NO_GPUS)),
                 Some(Err(Some(why))) => Err(Verdict::Closed(why.text())),
-                Some(Ok(known)) => Ok(known),
+                Some(Ok(known)) => match room(snapshot, name, known, asked) {
+                    Room::Class(known) => Ok(known),
+                    Room::Own(gpus) => Err(Verdict::Judged(judge(&gpus, demand, &snapshot.mix))),
+                },
             };
             (name, look)
         })
@@ -109,6 +112,14 @@ pub(super) fn verdicts<'a>(
         Ok(_) => judgements.next().map_or(Verdict::UnknownNode, Verdict::Judged),
     };
     looks.into_iter().map(|(name, look)| (name, verdict(look))).collect()
+}
+
+/// What of a node this pod may use: not what is kept for pods that are nominated there and as important.
+fn room<'a>(snapshot: &'a Snapshot, name: &str, known: &'a KnownGpus, asked: &Asked<'_>) -> Room<'a> {
+    let kept = snapshot.node(name).and_then(|node| node.nominated.as_ref());
+    kept.map_or(Room::Class(known), |kept| {
+        kept.room(known, asked.pod.spec.priority, &asked.pod.metadata.uid, &snapshot.mix)
+    })
 }
 
 /// The node where devices are held for this pod, if any.

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use stowage_shared::pack::{Cost, Demand, place};
+use stowage_shared::occupancy::GpuState;
+use stowage_shared::pack::{Cost, Demand, Mix, place};
 
 use crate::state::{Class, KnownGpus, Snapshot};
 
@@ -26,6 +27,14 @@ pub enum Judgement {
         /// Whether it would not even if other pods left.
         permanent: bool,
     },
+}
+
+/// Judges a request on one node, and remembers nothing.
+pub fn judge(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Judgement {
+    match place(gpus, demand, mix) {
+        Ok(placement) => Judgement::Fits(placement.cost),
+        Err(no) => Judgement::DoesNot { text: no.to_string().into(), permanent: no.is_permanent() },
+    }
 }
 
 /// Judgements of one mix of requests to come.
@@ -60,10 +69,7 @@ impl Memo {
         }
         let known = inner.judgements.entry(demand.clone()).or_default();
         let before = known.len();
-        let judge = |gpus: &KnownGpus| match place(&gpus.gpus, demand, &snapshot.mix) {
-            Ok(placement) => Judgement::Fits(placement.cost),
-            Err(no) => Judgement::DoesNot { text: no.to_string().into(), permanent: no.is_permanent() },
-        };
+        let judge = |gpus: &KnownGpus| judge(&gpus.gpus, demand, &snapshot.mix);
         let answers = nodes
             .into_iter()
             .map(|gpus| known.entry(gpus.class).or_insert_with(|| judge(gpus)).clone())

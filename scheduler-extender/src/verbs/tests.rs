@@ -3,8 +3,8 @@ use stowage_shared::contract::GPU_NODE_STALE;
 
 use super::*;
 use crate::clock::Now;
-use crate::state::State;
-use crate::state::event::{Change, Event, Node};
+use crate::state::event::{Change, Event, Node, Pod};
+use crate::state::{Choice, State};
 use crate::synthetic::{self, SHARE, SLICE, WHOLE};
 
 /// Two GPU nodes, one ordinary node, and one that is not ready.
@@ -204,4 +204,53 @@ fn answers_to_kube_schedulers_own_request_are_the_golden_ones() {
         text(verbs.prioritize(request, now.monotonic)),
         include_str!("../../tests/golden/prioritize-answer.json").trim_end()
     );
+}
+
+/// Two nodes whose whole GPUs are in use: by one pod on the first, by two on the second.
+fn full(now: Now) -> State {
+    let mut state = synthetic::state(2, 0, now);
+    for (name, count, node) in
+        [("one", 4, "gpu-node-0"), ("half", 2, "gpu-node-1"), ("other", 2, "gpu-node-1")]
+    {
+        let pod = synthetic::pod(name, name, WHOLE, count);
+        state.apply(Event::Pod(Change::Applied(pod.clone())), now);
+        let Ok(Choice::Planned(_, plan)) = state.choose(&pod, node, now) else { panic!("{name}") };
+        let bound = Pod { node: node.into(), plan: Some(plan), ..pod };
+        state.apply(Event::Pod(Change::Applied(bound)), now);
+    }
+    state
+}
+
+#[test]
+fn preempt_keeps_the_nodes_where_the_victims_going_makes_room() {
+    let now = Now::read();
+    let verbs = verbs(full(now));
+    let victims = |uids: &[&str]| {
+        let pods: Vec<Value> = uids.iter().map(|uid| json!({ "UID": uid })).collect();
+        json!({ "Pods": pods, "NumPDBViolations": 1 })
+    };
+    let ask = |resource: &str, candidates: &Value| -> Value {
+        let request: Value = serde_json::from_slice(&synthetic::request(resource, 3, [])).unwrap();
+        let body = json!({
+            "Pod": request["Pod"], "NodeNameToVictims": null, "NodeNameToMetaVictims": candidates });
+        let answer = verbs.preempt(body.to_string().as_bytes(), now.monotonic);
+        assert_eq!(answer.status, 200);
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    let candidates =
+        json!({ "gpu-node-0": victims(&["one"]), "gpu-node-1": victims(&["half"]), "gone": victims(&["x"]) });
+    let kept = json!({ "NodeNameToMetaVictims": { "gpu-node-0": victims(&["one"]) } });
+    assert_eq!(ask(WHOLE, &candidates), kept, "two of four would be free on the other");
+    let all = json!({ "gpu-node-1": victims(&["half", "other"]) });
+    assert_eq!(ask(WHOLE, &all), json!({ "NodeNameToMetaVictims": all }));
+    // An empty list, as releases after 1.36 may send it, helps only where the pod fits.
+    let empty = json!({ "gpu-node-0": victims(&[]) });
+    assert_eq!(ask(WHOLE, &empty), json!({ "NodeNameToMetaVictims": {} }));
+    assert_eq!(ask(SLICE, &empty), json!({ "NodeNameToMetaVictims": empty }));
+    assert_eq!(
+        ask("example.com/disk", &candidates),
+        json!({ "NodeNameToMetaVictims": candidates }),
+        "not about GPUs"
+    );
+    assert_eq!(ask(WHOLE, &Value::Null), json!({ "NodeNameToMetaVictims": {} }));
 }

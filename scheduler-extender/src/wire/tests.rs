@@ -140,3 +140,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn victims_are_read_in_both_forms_and_told_by_uid() {
+    // What nodeCacheCapable: true brings.
+    let meta = br#"{"Pod":{"metadata":{"uid":"u"},"spec":{"priority":7}},"NodeNameToVictims":null,
+        "NodeNameToMetaVictims":{"n1":{"Pods":[{"UID":"a"},{"UID":"b"}],"NumPDBViolations":2},"n2":{"Pods":null,"NumPDBViolations":0}}}"#;
+    let (pod, candidates) = read_preemption_args(meta).unwrap();
+    assert_eq!((&*pod.metadata.uid, pod.spec.priority), ("u", 7));
+    assert_eq!((candidates["n1"].pods.len(), candidates["n2"].pods.len()), (2, 0));
+    let told = r#"{"NodeNameToMetaVictims":{"n1":{"Pods":[{"UID":"a"},{"UID":"b"}],"NumPDBViolations":2},"n2":{"Pods":[],"NumPDBViolations":0}}}"#;
+    assert_eq!(String::from_utf8(preemption_result(&candidates)).unwrap(), told);
+    // And what nodeCacheCapable: false would.
+    let whole = br#"{"Pod":{"metadata":{},"spec":{}},"NodeNameToVictims":{"n1":{"Pods":[{"metadata":{"uid":"a","name":"x"},"spec":{}}],
+        "NumPDBViolations":0}},"NodeNameToMetaVictims":null}"#;
+    let (_, candidates) = read_preemption_args(whole).unwrap();
+    assert_eq!(candidates["n1"].pods[0].uid, "a");
+    assert!(matches!(read_preemption_args(b"{}"), Err(WireError::NoPod)));
+}

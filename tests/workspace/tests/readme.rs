@@ -12,7 +12,7 @@ fn the_readme_lists_the_values_of_the_code() {
         ("device plugin: `/livez` `/readyz` `/metrics`", format!("port {PLUGIN_HTTP_PORT}")),
         ("scheduler extender: `/livez` `/readyz` `/metrics`", format!("port {EXTENDER_HTTP_PORT}")),
         (
-            "scheduler extender: `/filter` `/prioritize` `/bind`",
+            "scheduler extender: `/filter` `/prioritize` `/preempt` `/bind`",
             format!("port {EXTENDER_VERB_PORT}, on 127.0.0.1"),
         ),
         ("longest plan", format!("{PLAN_MAX_BYTES} bytes")),
