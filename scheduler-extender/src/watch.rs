@@ -21,8 +21,13 @@ use crate::state::{Broken, Store};
 
 /// How long one watch call lasts, in seconds. A connection that died silently is noticed 5 seconds later.
 const WATCH_SECONDS: u32 = 50;
-/// Objects a page of a list has: some megabytes of pods.
-const PAGE_SIZE: u32 = 500;
+/// Pods that a page of a list has. A page is in memory as a whole, as text and as objects: so it is kept to some
+/// megabytes.
+const PODS_PAGE: u32 = 500;
+/// Nodes that a page has: each lists its images.
+const NODES_PAGE: u32 = 100;
+/// GpuNodes that a page has: each lists what its GPUs are offered as.
+const GPU_NODES_PAGE: u32 = 50;
 /// Events that are applied under one lock and told in one snapshot.
 const BATCH_MAX: usize = 512;
 /// Pods that never run again hold nothing: they are not sent at all.
@@ -55,7 +60,7 @@ pub enum WatchEnded {
 /// # Errors
 /// [`WatchEnded`].
 pub async fn pods(client: Client, feed: Feed) -> Result<(), WatchEnded> {
-    let config = watcher::Config::default().fields(LIVE_PODS);
+    let config = watcher::Config::default().fields(LIVE_PODS).page_size(PODS_PAGE);
     run::<api::Pod>(Kind::Pods, client, config, feed, Event::Pod).await
 }
 
@@ -64,7 +69,8 @@ pub async fn pods(client: Client, feed: Feed) -> Result<(), WatchEnded> {
 /// # Errors
 /// [`WatchEnded`].
 pub async fn nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
-    run::<api::Node>(Kind::Nodes, client, watcher::Config::default(), feed, Event::Node).await
+    let config = watcher::Config::default().page_size(NODES_PAGE);
+    run::<api::Node>(Kind::Nodes, client, config, feed, Event::Node).await
 }
 
 /// Watches GpuNodes.
@@ -72,7 +78,8 @@ pub async fn nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
 /// # Errors
 /// [`WatchEnded`].
 pub async fn gpu_nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
-    run::<api::GpuNode>(Kind::GpuNodes, client, watcher::Config::default(), feed, Event::GpuNode).await
+    let config = watcher::Config::default().page_size(GPU_NODES_PAGE);
+    run::<api::GpuNode>(Kind::GpuNodes, client, config, feed, Event::GpuNode).await
 }
 
 async fn run<K: Watched + DeserializeOwned>(
@@ -83,7 +90,7 @@ async fn run<K: Watched + DeserializeOwned>(
     event: impl Fn(Change<K::Seen>) -> Event,
 ) -> Result<(), WatchEnded> {
     let Feed { store, progress, metrics } = feed;
-    let config = config.timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
+    let config = config.timeout(WATCH_SECONDS);
     let stream = watch(Api::<K>::all_with(client, &K::resource()), config).default_backoff();
     let mut stream = std::pin::pin!(stream.ready_chunks(BATCH_MAX));
     while let Some(batch) = stream.next().await {

@@ -95,10 +95,11 @@ impl State {
             .iter()
             .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
             .collect();
-        let bound = self.pods.on_node(name).map(|record| NodePod {
-            uid: &record.pod.uid,
-            request: &record.request,
-            plan: record.plan.as_ref(),
+        let bound: Vec<_> = self.pods.on_node(name).map(|record| (record, record.plan())).collect();
+        let bound = bound.iter().map(|(record, plan)| NodePod {
+            uid: &record.bare.uid,
+            request: record.request(),
+            plan: plan.as_ref(),
         });
         let assumed = self.assumptions.iter().filter(|(_, assumption)| &*assumption.node == name);
         let assumed = assumed.map(|(uid, assumption)| NodePod {
