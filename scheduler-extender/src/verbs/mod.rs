@@ -3,8 +3,10 @@
 //! No HTTP here, so that a benchmark or a simulator asks exactly what kube-scheduler asks.
 
 mod filter;
+mod judge;
 mod memo;
 mod prioritize;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -104,7 +106,7 @@ impl Verbs {
         if !snapshot.synced {
             return Answer::filter_error(NOT_SYNCED);
         }
-        Answer::json(filter(&snapshot, &self.memo, &asked, now).to_json())
+        Answer::json(filter(&snapshot, &self.memo, &asked, now))
     }
 
     /// `ExtenderArgs` to `HostPriorityList`. It has no room for an error, so one is a 500: kube-scheduler then
@@ -120,7 +122,7 @@ impl Verbs {
             return Answer::text(500, NOT_SYNCED);
         }
         let scores = prioritize(&snapshot, &self.memo, &asked, now);
-        Answer::json(wire::host_priorities(scores.into_iter()))
+        Answer::json(wire::host_priorities(asked.names(), &scores))
     }
 }
 
