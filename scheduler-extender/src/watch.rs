@@ -21,8 +21,13 @@ use crate::state::{Broken, Store};
 
 /// How long one watch call lasts, in seconds. A connection that died silently is noticed 5 seconds later.
 const WATCH_SECONDS: u32 = 50;
-/// Objects a page of a list has: some megabytes of pods.
-const PAGE_SIZE: u32 = 500;
+/// Pods that a page of a list has. A page is in memory as a whole, as text and as objects: so it is kept to some
+/// megabytes.
+const PODS_PAGE: u32 = 500;
+/// Nodes that a page has: each lists its images.
+const NODES_PAGE: u32 = 100;
+/// GpuNodes that a page has: each lists what its GPUs are offered as.
+const GPU_NODES_PAGE: u32 = 50;
 /// Events that are applied under one lock and told in one snapshot.
 const BATCH_MAX: usize = 512;
 /// Pods that never run again hold nothing: they are not sent at all.
@@ -66,7 +71,8 @@ pub async fn pods(client: Client, feed: Feed) -> Result<(), WatchEnded> {
 /// # Errors
 /// [`WatchEnded`].
 pub async fn nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
-    run::<api::Node>(Kind::Nodes, client, watcher::Config::default(), feed, Event::Node).await
+    let config = watcher::Config::default().page_size(NODES_PAGE);
+    run::<api::Node>(Kind::Nodes, client, config, feed, Event::Node).await
 }
 
 /// Watches GpuNodes.
@@ -74,7 +80,8 @@ pub async fn nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
 /// # Errors
 /// [`WatchEnded`].
 pub async fn gpu_nodes(client: Client, feed: Feed) -> Result<(), WatchEnded> {
-    run::<api::GpuNode>(Kind::GpuNodes, client, watcher::Config::default(), feed, Event::GpuNode).await
+    let config = watcher::Config::default().page_size(GPU_NODES_PAGE);
+    run::<api::GpuNode>(Kind::GpuNodes, client, config, feed, Event::GpuNode).await
 }
 
 /// A watch without end: lists, then follows; failures are told, and tried again with growing waits.
@@ -82,13 +89,13 @@ pub(crate) fn stream<K: Watched + DeserializeOwned>(
     client: Client,
     config: watcher::Config,
 ) -> impl Stream<Item = watcher::Result<Watch<K>>> + Send {
-    let config = config.timeout(WATCH_SECONDS).page_size(PAGE_SIZE);
+    let config = config.timeout(WATCH_SECONDS);
     watch(Api::<K>::all_with(client, &K::resource()), config).default_backoff()
 }
 
 /// Pods that are or may come to be.
 pub(crate) fn live_pods() -> watcher::Config {
-    watcher::Config::default().fields(LIVE_PODS)
+    watcher::Config::default().fields(LIVE_PODS).page_size(PODS_PAGE)
 }
 
 /// Feeds the state with what a watch tells, as `event` words it.

@@ -63,7 +63,14 @@ pub fn test(args: &TestArgs) -> Result<()> {
 
 /// Measures the hot paths with the programs as they are released.
 pub fn bench(args: &BenchArgs) -> Result<()> {
-    let programs = ["stowage-device-plugin", "stowage-scheduler-extender", "nvml-simulator", "stowage-bench"];
+    let all = args.only.is_empty();
+    let mut programs = vec!["stowage-bench"];
+    if all || args.only.iter().any(|name| name == "extender") {
+        programs.push("stowage-scheduler-extender");
+    }
+    if all || args.only.iter().any(|name| name != "extender") {
+        programs.extend(["stowage-device-plugin", "nvml-simulator"]);
+    }
     let mut build = cargo(["build", "--release", "--quiet"]);
     build.args(programs.iter().flat_map(|name| ["--package", name]));
     step("build", build)?;

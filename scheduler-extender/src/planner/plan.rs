@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::occupancy::GpuState;
-use stowage_shared::pack::{Cost, Demand};
+use stowage_shared::pack::{Cost, Demand, place};
 use stowage_shared::request::Request;
 
 use crate::book::amounts::Amounts;
@@ -21,7 +21,7 @@ use crate::book::objects::Pod;
 use crate::book::rules::Rules;
 use crate::book::{Book, Place};
 use crate::state::{KnownGpus, Nominee, Snapshot, arrange, take};
-use crate::verbs::{Judgement, Memo, judge};
+use crate::verbs::{Judgement, Memo};
 
 /// Different requests that are looked at in one round; the next round goes on with the rest.
 const TRIES_MAX: usize = 200;
@@ -256,7 +256,7 @@ impl<'a> Table<'a> {
             for nominee in &touched.nominees {
                 let _ = take(&mut gpus, &nominee.demand, mix);
             }
-            judge(&gpus, demand, mix)
+            Judgement::of(place(&gpus, demand, mix))
         });
         match judged {
             Judgement::Fits(cost) => Some(*cost),

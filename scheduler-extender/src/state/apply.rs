@@ -50,9 +50,9 @@ impl State {
                 self.settle(pods::Update { nodes, settled: true }, &uid);
             }
             Change::ListEnds => {
-                let (listed, nodes) = self.pods.list_ends();
+                let nodes = self.pods.list_ends();
                 nodes.iter().for_each(|node| self.touch(node));
-                let nodes = self.assumptions.list_ends(&listed);
+                let nodes = self.assumptions.list_ends(|uid| self.pods.was_listed(uid));
                 nodes.iter().for_each(|node| self.touch(node));
                 self.synced.pods = true;
             }

@@ -62,7 +62,7 @@ pub enum Choice {
 impl State {
     /// A pod as the watch last told it, if it matters to us.
     pub fn pod(&self, uid: &str) -> Option<event::Pod> {
-        self.pods.get(uid).map(|record| record.pod.clone())
+        self.pods.get(uid).map(|record| record.pod())
     }
 
     /// Chooses devices on `node` for a pod, and holds them from now on.

@@ -23,7 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stowage_shared::audit;
@@ -61,7 +61,7 @@ pub struct State {
     synced: Synced,
     dirty: Dirty,
     views: Vec<Arc<NodeView>>,
-    index: Arc<HashMap<Arc<str>, usize>>,
+    index: Arc<snapshot::Index>,
 }
 
 /// Which kinds were listed completely at least once.
@@ -141,12 +141,12 @@ impl State {
         let views = self.gpu_nodes.iter().filter_map(|(name, node)| {
             let content = node.content.as_ref().ok()?;
             let pods = self.pods.on_node(name).map(|record| audit::PodView {
-                namespace: record.pod.namespace.clone(),
-                name: record.pod.name.clone(),
-                uid: record.pod.uid.clone(),
-                request: record.request.clone(),
-                plan: record.plan.clone(),
-                running: record.pod.running,
+                namespace: record.bare.namespace.clone(),
+                name: record.bare.name.clone(),
+                uid: record.bare.uid.clone(),
+                request: record.request().clone(),
+                plan: record.plan(),
+                running: record.bare.running,
             });
             Some(audit::NodeView {
                 node: name.clone(),

@@ -157,7 +157,7 @@ impl State {
     /// What ends it otherwise: the pod is bound, has ended or is gone.
     pub fn nominate(&mut self, uid: &str, node: &str, keep_up: bool) {
         self.unnominate(uid);
-        if self.pods.get(uid).is_none_or(|record| !record.pod.node.is_empty()) {
+        if self.pods.get(uid).is_none_or(|record| !record.bare.node.is_empty()) {
             return;
         }
         let node: Arc<str> = node.into();
@@ -209,15 +209,15 @@ impl State {
         let ours = self.nominations.by_node.get(node).into_iter().flatten();
         let ours = ours.filter_map(|uid| self.pods.get(uid));
         let elsewhere = |uid: &str| self.nominations.by_uid.contains_key(uid);
-        let told = self.pods.nominated_to(node).filter(|record| !elsewhere(&record.pod.uid));
+        let told = self.pods.nominated_to(node).filter(|record| !elsewhere(&record.bare.uid));
         let nominees: Vec<Nominee> = ours
             .chain(told)
             // What is held for a pod that is being bound is counted already.
-            .filter(|record| !record.request.is_empty() && self.assumptions.get(&record.pod.uid).is_none())
+            .filter(|record| !record.request().is_empty() && self.assumptions.get(&record.bare.uid).is_none())
             .map(|record| Nominee {
-                uid: record.pod.uid.clone(),
-                priority: record.pod.priority,
-                demand: record.request.demand(),
+                uid: record.bare.uid.clone(),
+                priority: record.bare.priority,
+                demand: record.request().demand(),
             })
             .collect();
         if nominees.is_empty() {

@@ -116,7 +116,7 @@ impl State {
 
     /// The pods that hold GPUs of a node or will, with their priorities.
     pub fn users(&self, node: &str) -> impl Iterator<Item = (&event::Pod, i32)> {
-        self.pods.on_node(node).map(|record| (&record.pod, record.pod.priority))
+        self.pods.on_node(node).map(|record| (&record.bare, record.bare.priority))
     }
 
     /// What of a node's GPUs is in use, promised or held; pods that are `gone` do not count.
@@ -127,11 +127,12 @@ impl State {
             .filter(|held| !gone.contains(&*held.uid))
             .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
             .collect();
-        let bound = self.pods.on_node(name).filter(|record| !gone.contains(&*record.pod.uid));
-        let bound = bound.map(|record| NodePod {
-            uid: &record.pod.uid,
-            request: &record.request,
-            plan: record.plan.as_ref(),
+        let bound = self.pods.on_node(name).filter(|record| !gone.contains(&*record.bare.uid));
+        let bound: Vec<_> = bound.map(|record| (record, record.plan())).collect();
+        let bound = bound.iter().map(|(record, plan)| NodePod {
+            uid: &record.bare.uid,
+            request: record.request(),
+            plan: plan.as_ref(),
         });
         let assumed = self.assumptions.iter().filter(|(_, assumption)| &*assumption.node == name);
         let assumed = assumed.map(|(uid, assumption)| NodePod {

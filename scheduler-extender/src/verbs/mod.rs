@@ -3,9 +3,11 @@
 //! No HTTP here, so that a benchmark or a simulator asks exactly what kube-scheduler asks.
 
 mod filter;
+mod judge;
 mod memo;
 mod preempt;
 mod prioritize;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::filter::filter;
-pub use self::memo::{Judgement, Memo, judge};
+pub use self::memo::{Judgement, Memo};
 pub use self::preempt::{Asker, fits_without, preempt};
 pub use self::prioritize::{SCORE_MAX, prioritize};
 
@@ -106,7 +108,7 @@ impl Verbs {
         if !snapshot.synced {
             return Answer::filter_error(NOT_SYNCED);
         }
-        Answer::json(filter(&snapshot, &self.memo, &asked, now).to_json())
+        Answer::json(filter(&snapshot, &self.memo, &asked, now))
     }
 
     /// `ExtenderPreemptionArgs` to `ExtenderPreemptionResult`. It has no room for an error, so one is a 500: the pod is
@@ -140,7 +142,7 @@ impl Verbs {
             return Answer::text(500, NOT_SYNCED);
         }
         let scores = prioritize(&snapshot, &self.memo, &asked, now);
-        Answer::json(wire::host_priorities(scores.into_iter()))
+        Answer::json(wire::host_priorities(asked.names(), &scores))
     }
 }
 

@@ -164,7 +164,7 @@ fn what_cannot_be_served_says_so_where_kube_scheduler_looks() {
     for (verbs, body, status, filter_says) in [
         (&cold, good.as_slice(), 500, NOT_SYNCED),
         (&warm, b"{}".as_slice(), 500, "has no Pod"),
-        (&warm, br#"{"Pod":{},"Nodes":{},"NodeNames":null}"#, 500, "nodeCacheCapable: true"),
+        (&warm, br#"{"Pod":{},"Nodes":7,"NodeNames":null}"#, 500, "not kube-scheduler's"),
         (&warm, br#"{"Pod":7}"#, 500, "not kube-scheduler's"),
     ] {
         let error = ask(verbs, body, now)["Error"].as_str().unwrap().to_owned();
@@ -253,4 +253,68 @@ fn preempt_keeps_the_nodes_where_the_victims_going_makes_room() {
         "not about GPUs"
     );
     assert_eq!(ask(WHOLE, &Value::Null), json!({ "NodeNameToMetaVictims": {} }));
+}
+
+/// Written by kube-scheduler's own Go types, as for an extender that is not `nodeCacheCapable`: a node that is
+/// known, one that is not ready, one as an autoscaler would make it, and three of which no GPU is known.
+#[test]
+fn whole_nodes_are_judged_although_they_do_not_exist_and_given_back_whole() {
+    let now = Now::read();
+    let verbs = verbs(cluster(0, now));
+    let request = include_bytes!("../../tests/golden/simulate-request.json");
+    let asked: Value = serde_json::from_slice(request).unwrap();
+    let answer = ask(&verbs, request, now);
+    let want = json!({
+        "Nodes": { "metadata": {}, "items": [
+            asked["Nodes"]["items"][0], asked["Nodes"]["items"][2], asked["Nodes"]["items"][3] ] },
+        "NodeNames": null, "FailedNodes": {}, "Error": "",
+        "FailedAndUnresolvableNodes": {
+            "gpu-node-2": "GPU node is not Ready",
+            "template-node-for-whole-pool-1": "no nvidia.com/mig-1g.5gb on this node",
+            "template-node-for-cpu-pool-1": "node has no GPUs known to Stowage",
+        },
+    });
+    assert_eq!(answer, want);
+    let scores: Value = serde_json::from_slice(&verbs.prioritize(request, now.monotonic).body).unwrap();
+    let scores: Vec<u64> = (0..6).map(|at| scores[at]["Score"].as_u64().unwrap()).collect();
+    // The idle node and its twin cost the same, so the name decides; what is only counted comes last.
+    assert_eq!(scores, [10, 0, 9, 8, 0, 0]);
+}
+
+#[test]
+fn a_node_that_does_not_exist_is_judged_as_its_idle_twin() {
+    let now = Now::read();
+    // Every node is full, and their twin is not.
+    let mut state = State::default();
+    for event in synthetic::events(2, 0, now) {
+        state.apply(event, now);
+    }
+    for n in 0..2 {
+        let (name, node) = (format!("p{n}"), synthetic::gpu_node_name(n));
+        state.choose(&synthetic::pod(&name, &name, WHOLE, 4), &node, now).unwrap();
+    }
+    let verbs = verbs(state);
+    let node = |name: &str, whole: &str| {
+        json!({ "metadata": { "name": name, "labels": { "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB-SHARED" } },
+            "status": { "allocatable": { "cpu": 96, WHOLE: whole, SLICE: "14", SHARE: "8" } } })
+    };
+    let nodes = [node("gpu-node-0", "4"), node("twin", "4"), node("stranger", "2"), json!({ "kind": 7 })];
+    let body = |resource: &str, count: u32| {
+        let mut request: Value = serde_json::from_slice(&synthetic::request(resource, count, [])).unwrap();
+        request["NodeNames"] = Value::Null;
+        request["Nodes"] = json!({ "items": nodes });
+        request.to_string().into_bytes()
+    };
+    let fitting = |resource, count| -> Vec<String> {
+        let answer = ask(&verbs, &body(resource, count), now);
+        let items = answer["Nodes"]["items"].as_array().unwrap().iter();
+        items.map(|node| node["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(fitting(WHOLE, 4), ["twin"]);
+    assert_eq!(fitting(WHOLE, 2), ["twin", "stranger"], "a stranger is judged by its counts");
+    // Its pods hold the whole GPUs of the node that exists, and not its shares.
+    assert_eq!(fitting(SHARE, 8), ["gpu-node-0", "twin", "stranger"]);
+    assert_eq!(fitting(SHARE, 9), [""; 0]);
+    assert_eq!(fitting("cpu", 1), [""], "who asks for no GPU goes where none is");
+    assert!(verbs.store().snapshot().assumed.len() == 2, "nothing is held");
 }
