@@ -23,6 +23,7 @@ pub mod clock;
 mod debug;
 pub mod drain;
 pub mod health;
+mod memory;
 pub mod lease;
 pub mod metrics;
 pub mod planner;
