@@ -83,9 +83,8 @@ struct Metadata {
     owner_references: Option<Vec<Owner>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Owner {
     #[serde(deserialize_with = "null_is_default")]
     kind: String,

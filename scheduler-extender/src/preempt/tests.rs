@@ -23,7 +23,7 @@ const THREE: &str = "nvidia.com/mig-3g.20gb";
 fn gpu(node: &str, index: u32) -> GpuStatus {
     let offer = |resource: &str, profile: &str, start: u8, size: u8| OfferStatus {
         resource: resource.parse().unwrap(),
-        uuid: format!("MIG-{node}-{index}-{profile}-{start}"),
+        uuid: format!("MIG-{node}-{index}-{size}-{start}"),
         slice: Some(SliceStatus { profile: profile.parse().unwrap(), start, size, media_engines: false }),
         replicas: None,
         distinct: false,

@@ -133,6 +133,7 @@ async fn the_extender_writes_only_what_it_plans_ahead(stage: &mut Stage) -> Resu
     status(json!({ "nominatedNodeName": null })).await?;
     for (what, done) in [
         ("its phase", status(json!({ "phase": "Running" })).await),
+        ("a condition", status(json!({ "conditions": [{ "type": "Ready", "status": "True" }] })).await),
         ("its message", status(json!({ "message": "x" })).await),
         ("a label", object(json!({ "metadata": { "labels": { "x": "y" } } })).await),
         ("another annotation", object(json!({ "metadata": { "annotations": { "x": "y" } } })).await),
