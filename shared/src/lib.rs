@@ -14,6 +14,7 @@
 //! - a **plan** names the devices chosen for a pod, in one annotation ([`plan`]).
 
 pub mod audit;
+pub mod belief;
 pub mod contract;
 pub mod device_id;
 pub mod gpu;

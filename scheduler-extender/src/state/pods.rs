@@ -6,7 +6,7 @@ use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::request::Request;
 
 use super::event::Pod;
-use super::names::GpuNames;
+use super::GpuNames;
 
 /// A pod, with its request and plan read.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
 use stowage_shared::pack::Demand;
 use stowage_shared::request::Request;
 
@@ -12,10 +13,6 @@ use crate::wire::{Asked, Filtered, Reason};
 
 /// A node that is not in our cache: it came or went a moment ago.
 const UNKNOWN_NODE: &str = "node is not known to Stowage yet";
-/// For a pod that asks for GPUs.
-const NO_GPUS: &str = "node has no GPUs known to Stowage";
-/// For a pod that does not.
-const KEPT: &str = "GPU node: kept for GPU pods";
 
 /// Says of each node whether the pod fits there, and why not.
 ///
@@ -41,7 +38,7 @@ fn without_gpus<'a>(snapshot: &Snapshot, asked: &'a Asked<'_>) -> Filtered<'a> {
     for name in asked.names() {
         match is_gpu_node(name) {
             None => filtered.failed.push((name, Reason::Fixed(UNKNOWN_NODE))),
-            Some(true) if others => filtered.failed.push((name, Reason::Fixed(KEPT))),
+            Some(true) if others => filtered.failed.push((name, Reason::Fixed(KEPT_FOR_GPU_PODS))),
             Some(_) => filtered.fitting.push(name),
         }
     }
