@@ -30,5 +30,6 @@ pub mod pod;
 pub mod reckon;
 pub mod request;
 pub mod resource;
+pub mod tally;
 pub mod topology;
 pub mod units;
