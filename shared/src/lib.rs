@@ -27,6 +27,7 @@ pub mod occupancy;
 pub mod pack;
 pub mod plan;
 pub mod pod;
+pub mod policy;
 pub mod reckon;
 pub mod request;
 pub mod resource;
