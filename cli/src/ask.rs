@@ -2,8 +2,10 @@
 
 use std::io::{Read, stdin};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::try_join;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -12,11 +14,11 @@ use stowage_shared::audit::Severity;
 
 use crate::answer::Answer;
 use crate::connect::Connected;
-use crate::flags::{Cli, Question};
+use crate::flags::{Cli, Defrag, Question};
 use crate::objects::{self, Objects};
-use crate::page::{Page, Tone};
+use crate::page::{Page, Tone, printable};
 use crate::world::World;
-use crate::{doctor, explain, map, nodes, what_if};
+use crate::{defrag, doctor, explain, map, nodes, what_if};
 
 /// Asks the cluster.
 ///
@@ -37,10 +39,29 @@ pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Ans
             let pods = filename.iter().map(|path| pods(path, namespace)).collect::<Result<Vec<_>>>()?;
             what_if::what_if(&world(client, now).await?, pods.concat())
         }
+        Question::Defrag(flags) => defrag(flags, connected, now).await,
         Question::Doctor => doctor::doctor(&doctor::Evidence::read(client, now).await?),
         Question::Audit => audit(&world(client, now).await?),
         Question::Completion { .. } => bail!("this needs no cluster"),
     }
+}
+
+async fn defrag(flags: &Defrag, connected: &Connected, now: Timestamp) -> Result<Answer> {
+    let Connected { client, namespace } = connected;
+    let options = defrag::Options {
+        max_moves: usize::from(flags.max_moves),
+        lets_in: flags.r#for.as_ref().map(|pod| (namespace.clone(), pod.clone())),
+        stateful_sets: flags.stateful_sets,
+        timeout: Duration::from_secs(flags.timeout.into()),
+    };
+    if flags.apply {
+        // It takes minutes: each eviction is told as it happens, beside the answer.
+        let mut tell = |line: String| eprintln!("{}", printable(&line));
+        let done = defrag::apply(&mut defrag::Live::new(client.clone()), &options, &mut tell).await?;
+        return defrag::report(&done);
+    }
+    let (world, budgets) = try_join!(world(client, now), defrag::budgets(client))?;
+    defrag::dry_run(&world, &budgets, &options)
 }
 
 async fn world(client: &Client, now: Timestamp) -> Result<World> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 
 use crate::answer::Output;
@@ -43,6 +43,8 @@ pub enum Question {
         #[arg(short, long = "filename", value_name = "FILE", required = true)]
         filename: Vec<PathBuf>,
     },
+    /// Proposes the fewest pod moves that gain the most placements; evicts them only with --apply.
+    Defrag(Defrag),
     /// Finds what is wrong, each with its cure; exits with 1 on a warning or an error.
     Doctor,
     /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
@@ -53,6 +55,26 @@ pub enum Question {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// How pods are moved.
+#[derive(Args, Debug)]
+pub struct Defrag {
+    /// Evicts the pods, one at a time, waits for each to run elsewhere, and stops when a step did not help.
+    #[arg(long)]
+    pub apply: bool,
+    /// The most pods that are moved.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u16).range(1..=100))]
+    pub max_moves: u16,
+    /// Only moves that let this waiting pod in, in the namespace of -n.
+    #[arg(long, value_name = "POD")]
+    pub r#for: Option<String>,
+    /// Moves pods of StatefulSets as well.
+    #[arg(long)]
+    pub stateful_sets: bool,
+    /// How long an evicted pod's replacement may take to run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = value_parser!(u32).range(10..=3600))]
+    pub timeout: u32,
 }
 
 #[cfg(test)]

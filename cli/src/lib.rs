@@ -1,7 +1,7 @@
 //! `kubectl stowage`: what a person asks about the GPUs of a cluster.
 //!
 //! It reads the API server with the rights of whoever runs it, decides with the same model as the programs, and
-//! changes nothing.
+//! changes nothing unless it is told to (`defrag --apply`).
 //!
 //! ```text
 //!   flags ──► connect ──► objects ──► world ──► a command ──► Answer ──► text, JSON or YAML
@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod ask;
 pub mod connect;
+pub mod defrag;
 pub mod describe;
 pub mod doctor;
 pub mod explain;

@@ -74,6 +74,12 @@ async fn what_if_places_pods_beside_each_other_and_creates_nothing() {
 }
 
 #[tokio::test]
+async fn defrag_proposes_and_says_who_stays() {
+    check("defrag", "defrag", false).await;
+    check("defrag", "defrag -o json", false).await;
+}
+
+#[tokio::test]
 async fn the_doctor_finds_what_is_wrong_and_knows_the_cure() {
     check("doctor", "doctor", true).await;
     check("doctor", "doctor -o json", true).await;
@@ -100,6 +106,7 @@ async fn commands_only_read() {
         "nodes",
         "doctor",
         "audit",
+        "defrag",
         "explain trainer-1 -A",
         &format!("what-if -f {}", file.display()),
     ] {
