@@ -29,3 +29,8 @@ fn check(page: &str) {
 fn the_page_of_the_commands_shows_what_is_said() {
     check("kubectl-stowage.md");
 }
+
+#[test]
+fn the_page_of_the_policies_shows_what_is_said() {
+    check("policies.md");
+}
