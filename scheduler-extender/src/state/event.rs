@@ -8,7 +8,7 @@ use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resourc
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
 
-use super::names::GpuNames;
+use super::GpuNames;
 
 /// Something happened to a kind of object.
 #[derive(Debug, Clone)]

@@ -14,7 +14,6 @@ mod bind;
 mod classes;
 pub mod event;
 mod gpu_nodes;
-mod names;
 mod nominations;
 mod pods;
 mod reckoning;
@@ -27,13 +26,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stowage_shared::audit;
+pub use stowage_shared::belief::{GpuNames, Unknown};
 use stowage_shared::pack::Mix;
 
 pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
-pub use self::names::GpuNames;
 pub use self::nominations::{Nominated, Nominee, Room, arrange, take};
-pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot, Unknown};
+pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot};
 pub use self::store::{Broken, Store};
 
 use self::apply::Listing;

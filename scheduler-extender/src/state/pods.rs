@@ -12,8 +12,8 @@ use stowage_shared::pod::{OwnAnnotations, PodSpec};
 use stowage_shared::request::Request;
 use stowage_shared::share::ShareSize;
 
+use super::GpuNames;
 use super::event::Pod;
-use super::names::GpuNames;
 
 /// What pods ask for is swept out when there are so many, as far as nobody asks for it any more.
 const SWEEP_AT: usize = 4096;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use stowage_shared::belief::{NodeFacts, Published, believe};
 use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
 use stowage_shared::reckon::{Held, NodePod, reckon};
@@ -74,26 +75,19 @@ impl State {
 
     /// What the GpuNode of a node tells, if it may be used; `None` where the node has no GPUs.
     fn believable(&self, node: &event::Node) -> Result<Option<(&Content, Instant)>, Unknown> {
-        let offered =
-            |resource: &ResourceName| node.allocatable.get(resource).is_some_and(|&count| count > 0);
-        let Some(gpu_node) = self.gpu_nodes.get(&node.name) else {
-            let gpus = node.allocatable.keys().any(|name| self.names.is_gpu(name.as_str()) && offered(name));
-            return if gpus { Err(Unknown::NotPublished) } else { Ok(None) };
+        let gpu_node = self.gpu_nodes.get(&node.name);
+        let content = gpu_node.map(|gpu_node| gpu_node.content.as_ref());
+        let published = match &content {
+            None => Published::Nothing,
+            Some(Err(_)) => Published::Unreadable,
+            Some(Ok(content)) => Published::Gpus { node_uid: &content.node_uid, gpus: &content.gpus },
         };
-        let content = gpu_node.content.as_ref().map_err(|_| Unknown::Unreadable)?;
-        if content.gpus.is_empty() {
-            return Ok(None);
-        }
-        if !node.ready {
-            return Err(Unknown::NotReady);
-        }
-        if content.node_uid != node.uid {
-            return Err(Unknown::OtherNode);
-        }
-        if !content.gpus.iter().flat_map(|gpu| gpu.kind.offers()).any(|offer| offered(&offer.resource)) {
-            return Err(Unknown::NotAllocatable);
-        }
-        Ok(Some((content, gpu_node.fresh_until)))
+        let facts = NodeFacts { uid: &node.uid, ready: node.ready, allocatable: &node.allocatable };
+        let believed = believe(facts, published, &self.names)?;
+        Ok(match (believed, gpu_node, content) {
+            (Some(_), Some(gpu_node), Some(Ok(content))) => Some((content, gpu_node.fresh_until)),
+            _ => None,
+        })
     }
 
     /// What of a node's GPUs would be in use, promised or held if some pods were gone.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
 use stowage_shared::pack::Demand;
 
 use super::judge::{Verdict, held, verdicts};
@@ -13,10 +14,6 @@ use crate::wire::{Asked, Name, Outcome, filter_result};
 
 /// A node that is not in our cache: it came or went a moment ago.
 const UNKNOWN_NODE: &str = "node is not known to Stowage yet";
-/// For a pod that asks for GPUs.
-const NO_GPUS: &str = "node has no GPUs known to Stowage";
-/// For a pod that does not.
-const KEPT: &str = "GPU node: kept for GPU pods";
 
 /// Says of each node whether the pod fits there, and why not: an `ExtenderFilterResult`.
 ///
@@ -46,7 +43,7 @@ fn without_gpus(snapshot: &Snapshot, asked: &Asked<'_>) -> Vec<u8> {
         Some(true) => 2,
     };
     let kinds: Vec<usize> = asked.names().iter().enumerate().map(is_gpu_node).map(kind).collect();
-    let gpu_nodes = if kinds.contains(&OTHER) { Outcome::Failed(KEPT) } else { Outcome::Fits };
+    let gpu_nodes = if kinds.contains(&OTHER) { Outcome::Failed(KEPT_FOR_GPU_PODS) } else { Outcome::Fits };
     filter_result(asked, &[Outcome::Failed(UNKNOWN_NODE), Outcome::Fits, gpu_nodes], &kinds)
 }
 
