@@ -496,10 +496,19 @@ impl Book {
         self.held = held;
         self.owners = owners;
         self.knows_holders = true;
-        let is_held = |token: &String| self.held.iter().any(|held| held.device_ids.contains(token));
         // This process's clock began with it.
-        self.restored.retain(|token| asked_at < MISSING_GRACE && !is_held(token));
+        if asked_at >= MISSING_GRACE || self.shows_all() {
+            self.restored.clear();
+        }
         self.drop_free_bookings();
+    }
+
+    /// Whether every pod that runs is shown to hold something: a kubelet that has just started shows some later.
+    fn shows_all(&self) -> bool {
+        let is_shown = |(uid, pod): (&String, &Pod)| {
+            !pod.settled || self.held.iter().any(|held| self.owner(held) == Some(uid))
+        };
+        self.knows_pods && self.pods.iter().all(is_shown)
     }
 
     /// The places of device ids; those of no device here are left out.
