@@ -13,8 +13,13 @@ const LEASE: &str = "stowage-kube-scheduler";
 /// A lease is renewed every few seconds; one this old is nobody's.
 const LEASE_OLD: SignedDuration = SignedDuration::from_secs(60);
 /// The admission policies of `deploy/manifests`.
-const POLICIES: [&str; 4] =
-    ["stowage-plan", "stowage-gpunode", "stowage-node-labels", "stowage-node-features"];
+const POLICIES: [&str; 5] = [
+    "stowage-plan",
+    "stowage-gpunode",
+    "stowage-node-labels",
+    "stowage-node-features",
+    "stowage-extender-pods",
+];
 
 /// Whether there is a scheduler that serves our pods.
 pub fn scheduler(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {

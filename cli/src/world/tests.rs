@@ -126,7 +126,13 @@ fn extender(objects: &Objects, pod: &PodFacts) -> (BTreeMap<String, String>, Opt
                 name: pod.metadata.name.clone().unwrap(),
             };
             let spec: PodSpec = serde_json::from_value(serde_json::to_value(&pod.spec).unwrap()).unwrap();
-            let seen = event::Pod::of(id, false, None, spec, &PodStatus { phase: "Pending".into() });
+            let seen = event::Pod::of(
+                id,
+                false,
+                Default::default(),
+                spec,
+                &PodStatus { phase: "Pending".into(), ..PodStatus::default() },
+            );
             state.apply(Event::Pod(Change::Listed(seen)), now);
         }
         state.apply(Event::Pod(Change::ListEnds), now);
