@@ -20,6 +20,7 @@ mod chain;
 pub mod clock;
 mod debug;
 pub mod health;
+mod memory;
 pub mod metrics;
 pub mod program;
 mod seldom;

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::api::{self, Watched};
 use crate::clock::Now;
 use crate::health::{Kind, Progress};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::state::event::{Change, Event};
 use crate::state::{Broken, Store};
@@ -95,6 +96,7 @@ async fn run<K: Watched + DeserializeOwned>(
     let mut stream = std::pin::pin!(stream.ready_chunks(BATCH_MAX));
     while let Some(batch) = stream.next().await {
         let now = Now::read();
+        let listed = batch.iter().any(|told| matches!(told, Ok(Watch::InitDone)));
         let mut events = Vec::with_capacity(batch.len());
         for told in batch {
             match told {
@@ -117,6 +119,10 @@ async fn run<K: Watched + DeserializeOwned>(
                 state.synced()
             })?;
             progress.synced(synced);
+        }
+        if listed {
+            // Nobody waits for it: a request that comes now is not held up.
+            tokio::task::spawn_blocking(memory::give_back);
         }
     }
     Err(WatchEnded::Stream(kind))
