@@ -59,8 +59,8 @@ impl State {
                 NodeGpus::Known(KnownGpus { gpus, class, fresh_until })
             },
         );
-        if let Some(view) = self.index.get(name).and_then(|&at| self.views.get_mut(at)) {
-            *view = Arc::new(NodeView { name: name.clone(), gpus });
+        if let Some(&at) = self.index.get(name) {
+            self.views.set(at, Arc::new(NodeView { name: name.clone(), gpus }));
         }
     }
 

@@ -10,6 +10,7 @@ use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
 
 use super::names::GpuNames;
+use super::views::Views;
 
 /// Why nothing is known of a GPU node's room, so that it takes no new GPU pods. What is not known is never
 /// guessed as free.
@@ -152,7 +153,7 @@ pub struct Snapshot {
     /// The nodes for which devices are held for a pod whose binding is not seen yet, by the pod's UID.
     pub assumed: Arc<HashMap<String, Arc<str>>>,
     pub(super) index: Arc<Index>,
-    pub(super) nodes: Vec<Arc<NodeView>>,
+    pub(super) nodes: Views,
 }
 
 impl Snapshot {
