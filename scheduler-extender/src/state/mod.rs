@@ -21,6 +21,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use self::event::Event;
 use self::gpu_nodes::GpuNode;
 use self::nominations::Nominations;
 use self::pods::Pods;
+use self::views::Views;
 use crate::clock::Now;
 
 /// Everything that the extender knows.
@@ -59,7 +61,7 @@ pub struct State {
     listing: Listing,
     synced: Synced,
     dirty: Dirty,
-    views: Vec<Arc<NodeView>>,
+    views: Views,
     index: Arc<snapshot::Index>,
 }
 

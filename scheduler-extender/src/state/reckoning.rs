@@ -68,8 +68,8 @@ impl State {
             },
         );
         let nominated = self.nominated_to(name, &gpus);
-        if let Some(view) = self.index.get(name).and_then(|&at| self.views.get_mut(at)) {
-            *view = Arc::new(NodeView { name: name.clone(), gpus, nominated });
+        if let Some(&at) = self.index.get(name) {
+            self.views.set(at, Arc::new(NodeView { name: name.clone(), gpus, nominated }));
         }
     }
 

@@ -9,6 +9,7 @@ use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
 
 use super::nominations::Nominated;
+use super::views::Views;
 
 /// Nodes whose GPUs are alike and alike in use have one class: what fits one of them fits all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +86,7 @@ pub struct Snapshot {
     /// The nodes for which devices are held for a pod whose binding is not seen yet, by the pod's UID.
     pub assumed: Arc<HashMap<String, Arc<str>>>,
     pub(super) index: Arc<Index>,
-    pub(super) nodes: Vec<Arc<NodeView>>,
+    pub(super) nodes: Views,
 }
 
 impl Snapshot {
