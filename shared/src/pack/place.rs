@@ -34,6 +34,8 @@ pub struct Cost {
     pub wakes_node: bool,
     /// GPUs that nobody used before.
     pub wakes_gpus: u32,
+    /// How much less comes back, in thousandths of a GPU, when pods beside it leave.
+    pub returns_less: i64,
     /// Devices of the resources asked for that the node could still take afterwards.
     pub room_left: u32,
 }
@@ -104,6 +106,12 @@ pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement,
         wakes_gpus: count(
             gpus.iter().zip(&search.gpus).filter(|(b, a)| b.occupancy.is_idle() && !a.occupancy.is_idle()),
         ),
+        returns_less: gpus
+            .iter()
+            .zip(&search.gpus)
+            .filter(|(before, after)| before != after)
+            .map(|(before, after)| returns_less(mix, before, after))
+            .sum(),
         room_left: demand.keys().map(|resource| copies(&search.gpus, resource)).sum(),
     };
     Ok(Placement { devices, cost })
@@ -196,15 +204,15 @@ impl Search<'_> {
         ranked.into_iter().map(|(_, chosen)| chosen).collect()
     }
 
-    /// What one device takes away: value lost, an idle GPU woken, the room left on that GPU, and last the
-    /// start (the high end first: it leaves the low starts, where the large profiles begin).
+    /// What one device takes away: value lost, an idle GPU woken, what comes back less, the room left on that
+    /// GPU, and last the start (the high end first: it leaves the low starts, where the large profiles begin).
     fn rank(
         &self,
         g: usize,
         offer: usize,
         resource: &ResourceName,
         totals: &[(&ResourceName, u32)],
-    ) -> (u64, bool, u32, u8) {
+    ) -> (u64, bool, i64, u32, u8) {
         let before = &self.gpus[g];
         let mut after = before.clone();
         after.occupancy.take(offer);
@@ -216,7 +224,8 @@ impl Search<'_> {
             Part::Whole => 0,
             Part::Slice(slice) => slice.start,
         };
-        (lost.sum(), before.occupancy.is_idle(), after.copies(resource), u8::MAX - start)
+        let returns_less = returns_less(self.mix, before, &after);
+        (lost.sum(), before.occupancy.is_idle(), returns_less, after.copies(resource), u8::MAX - start)
     }
 }
 
@@ -227,6 +236,12 @@ fn for_one_pod(gpu: &GpuState, resource: &ResourceName) -> u32 {
         return gpu.copies(resource);
     }
     offers().map(|(offer, of)| gpu.room(offer).min(if of.distinct { 1 } else { u32::MAX })).sum()
+}
+
+/// How much less comes back of a GPU after a placement than before it.
+fn returns_less(mix: &Mix, before: &GpuState, after: &GpuState) -> i64 {
+    let [before, after] = [before, after].map(|gpu| i64::try_from(mix.returns(gpu)).unwrap_or(i64::MAX));
+    before.saturating_sub(after)
 }
 
 fn copies(gpus: &[GpuState], resource: &ResourceName) -> u32 {
