@@ -1,5 +1,6 @@
 //! One request on one node.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::mix::{Mix, worth};
@@ -87,7 +88,7 @@ pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement,
     }
     let mut wanted: Vec<(&ResourceName, u32)> =
         demand.iter().map(|(resource, &count)| (resource, count)).collect();
-    wanted.sort_by_key(|(resource, _)| std::cmp::Reverse(largest_part(gpus, resource)));
+    wanted.sort_by_key(|(resource, _)| Reverse(largest_part(gpus, resource)));
     let units: Vec<&ResourceName> =
         wanted.iter().flat_map(|&(resource, count)| std::iter::repeat_n(resource, count as usize)).collect();
 
@@ -191,7 +192,7 @@ impl Search<'_> {
     fn candidates(&self, resource: &ResourceName) -> Vec<Chosen> {
         let totals: Vec<(&ResourceName, u32)> =
             self.mix.shapes().map(|(known, _)| (known, copies(&self.gpus, known))).collect();
-        let mut ranked = Vec::new();
+        let mut ranked: Vec<(Rank, Chosen)> = Vec::new();
         for (g, gpu) in self.gpus.iter().enumerate() {
             for (offer, of) in gpu.gpu.kind.offers_of(resource) {
                 let again = of.distinct && self.chosen.contains(&Chosen { gpu: g, offer });
@@ -200,22 +201,20 @@ impl Search<'_> {
                 }
             }
         }
+        // What comes back later takes long to tell, so only the best ones are told apart by it.
+        let least = ranked.iter().map(|(rank, _)| (rank.lost, rank.wakes)).min();
+        for (rank, chosen) in ranked.iter_mut().filter(|(rank, _)| Some((rank.lost, rank.wakes)) == least) {
+            let before = &self.gpus[chosen.gpu];
+            rank.returns_less = returns_less(self.mix, before, &with(before, chosen.offer));
+        }
         ranked.sort_by_key(|&(rank, Chosen { gpu, .. })| (rank, self.gpus[gpu].gpu.index));
         ranked.into_iter().map(|(_, chosen)| chosen).collect()
     }
 
-    /// What one device takes away: value lost, an idle GPU woken, what comes back less, the room left on that
-    /// GPU, and last the start (the high end first: it leaves the low starts, where the large profiles begin).
-    fn rank(
-        &self,
-        g: usize,
-        offer: usize,
-        resource: &ResourceName,
-        totals: &[(&ResourceName, u32)],
-    ) -> (u64, bool, i64, u32, u8) {
+    /// What one device takes away, but for [`Rank::returns_less`].
+    fn rank(&self, g: usize, offer: usize, resource: &ResourceName, totals: &[(&ResourceName, u32)]) -> Rank {
         let before = &self.gpus[g];
-        let mut after = before.clone();
-        after.occupancy.take(offer);
+        let after = with(before, offer);
         let lost = self.mix.shapes().zip(totals).map(|((known, shapes), &(_, total))| {
             let left = total - before.copies(known) + after.copies(known);
             worth(shapes, total).saturating_sub(worth(shapes, left))
@@ -224,9 +223,34 @@ impl Search<'_> {
             Part::Whole => 0,
             Part::Slice(slice) => slice.start,
         };
-        let returns_less = returns_less(self.mix, before, &after);
-        (lost.sum(), before.occupancy.is_idle(), returns_less, after.copies(resource), u8::MAX - start)
+        Rank {
+            lost: lost.sum(),
+            wakes: before.occupancy.is_idle(),
+            returns_less: 0,
+            room_left: after.copies(resource),
+            start: Reverse(start),
+        }
     }
+}
+
+/// What one device takes away. Compared in the order of the fields; less is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    lost: u64,
+    /// Whether nobody used that GPU before.
+    wakes: bool,
+    returns_less: i64,
+    /// The room left on that GPU.
+    room_left: u32,
+    /// The high end first: it leaves the low starts, where the large profiles begin.
+    start: Reverse<u8>,
+}
+
+/// A GPU with one more device in use.
+fn with(gpu: &GpuState, offer: usize) -> GpuState {
+    let mut gpu = gpu.clone();
+    gpu.occupancy.take(offer);
+    gpu
 }
 
 /// How many devices of `resource` one pod could get of a GPU.
