@@ -21,6 +21,7 @@ pub mod gpu_node;
 pub mod listing;
 pub mod mig;
 pub mod models;
+pub mod moves;
 pub mod occupancy;
 pub mod pack;
 pub mod plan;
