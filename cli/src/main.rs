@@ -1,10 +1,11 @@
 //! `kubectl stowage`: what a person asks about the GPUs of a cluster.
 //!
 //! It reads the API server with the rights of whoever runs it, decides with the same model as the programs,
-//! and changes nothing.
+//! and changes nothing. `simulate` asks no cluster at all.
 
 mod cluster;
 mod map;
+mod simulate;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use stowage_shared::audit::{Severity, audit};
 
 use crate::cluster::Cluster;
+use crate::simulate::Simulate;
 
 /// Shows the GPUs of a cluster and who is on them.
 #[derive(Parser)]
@@ -36,6 +38,12 @@ enum Question {
     },
     /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
     Audit,
+    /// Replays a workload on GPUs that are not there, with the packing core of Stowage and what it is compared with.
+    Simulate {
+        /// What to simulate.
+        #[command(subcommand)]
+        what: Simulate,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,7 +54,12 @@ enum Output {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match ask(&cli) {
+    let answer = match cli.question {
+        Question::Simulate { what } => simulate::run(what).map(|()| ExitCode::SUCCESS),
+        Question::Map { output } => ask(cli.context.as_deref(), |cluster| show(cluster, output)),
+        Question::Audit => ask(cli.context.as_deref(), judge),
+    };
+    match answer {
         Ok(code) => code,
         Err(error) => {
             eprintln!("kubectl stowage: {}", printable(&format!("{error:#}")));
@@ -55,26 +68,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn ask(cli: &Cli) -> Result<ExitCode> {
+/// Reads the cluster and answers about it.
+fn ask(context: Option<&str>, answer: impl Fn(&Cluster) -> Result<ExitCode>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let cluster = runtime.block_on(Cluster::read(cli.context.as_deref()))?;
+    answer(&runtime.block_on(Cluster::read(context))?)
+}
+
+fn show(cluster: &Cluster, output: Output) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
-    match cli.question {
-        Question::Map { output: Output::Text } => {
-            out.write_all(printable(&map::text(&cluster)).as_bytes())?
-        }
-        Question::Map { output: Output::Json } => writeln!(out, "{:#}", map::json(&cluster))?,
-        Question::Audit => {
-            let findings: Vec<_> = cluster.views().iter().flat_map(audit).collect();
-            for finding in &findings {
-                writeln!(out, "{}", printable(&finding.to_string()))?;
-            }
-            if findings.iter().any(|finding| finding.severity > Severity::Notice) {
-                return Ok(ExitCode::FAILURE);
-            }
-            writeln!(out, "{} GPU nodes, nothing wrong.", cluster.gpu_nodes.len())?;
-        }
+    match output {
+        Output::Text => out.write_all(printable(&map::text(cluster)).as_bytes())?,
+        Output::Json => writeln!(out, "{:#}", map::json(cluster))?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn judge(cluster: &Cluster) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let findings: Vec<_> = cluster.views().iter().flat_map(audit).collect();
+    for finding in &findings {
+        writeln!(out, "{}", printable(&finding.to_string()))?;
+    }
+    if findings.iter().any(|finding| finding.severity > Severity::Notice) {
+        return Ok(ExitCode::FAILURE);
+    }
+    writeln!(out, "{} GPU nodes, nothing wrong.", cluster.gpu_nodes.len())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -94,28 +94,24 @@ fn any_division(
 
 /// One whole GPU for each pod; whoever waits longest is served first.
 pub(super) fn whole(week: &Week) -> usize {
-    let by_class: Vec<Vec<u64>> = (0..3)
-        .map(|class| {
-            let forms = Form::ALL.into_iter().filter(|form| form.class() == class).map(|form| week.of(form));
-            forms.fold(vec![0; STEPS], |sums, wanted| sums.iter().zip(wanted).map(|(a, b)| a + b).collect())
-        })
-        .collect();
-    to_usize(least(|gpus| {
-        by_class
-            .iter()
-            .zip(queue(&by_class, gpus))
-            .all(|(wanted, served)| is_served(served, wanted.iter().sum()))
-    }))
+    let mut steps = vec![[0_u64; 3]; STEPS];
+    for form in Form::ALL {
+        for (wanted, of_form) in steps.iter_mut().zip(week.of(form)) {
+            wanted[form.class()] += of_form;
+        }
+    }
+    let all = [0, 1, 2].map(|class| steps.iter().map(|wanted| wanted[class]).sum());
+    let passes = |gpus| queue(&steps, gpus).into_iter().zip(all).all(|(served, all)| is_served(served, all));
+    to_usize(least(passes))
 }
 
 /// Pod-time that each class is served on so many whole GPUs.
-fn queue(by_class: &[Vec<u64>], gpus: u64) -> [u64; 3] {
+fn queue(steps: &[[u64; 3]], gpus: u64) -> [u64; 3] {
     let (mut running, mut served) = ([0_u64; 3], [0_u64; 3]);
     // Who waits, in the order of arrival: a class and how many.
     let mut waiting: Vec<(usize, u64)> = Vec::new();
-    for step in 0..STEPS {
-        for class in 0..3 {
-            let wanted = by_class[class][step];
+    for all_wanted in steps {
+        for (class, &wanted) in all_wanted.iter().enumerate() {
             let queued: u64 = waiting.iter().filter(|(c, _)| *c == class).map(|(_, count)| count).sum();
             let mut surplus = (running[class] + queued).saturating_sub(wanted);
             for (_, count) in waiting.iter_mut().rev().filter(|(c, _)| *c == class) {
