@@ -20,5 +20,6 @@ pub mod map;
 pub mod nodes;
 pub mod objects;
 pub mod page;
+pub mod simulate;
 pub mod what_if;
 pub mod world;

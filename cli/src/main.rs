@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kubectl_stowage::ask::ask;
 use kubectl_stowage::flags::{Cli, Question};
 use kubectl_stowage::page::{Style, printable};
+use kubectl_stowage::simulate;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -33,6 +34,9 @@ fn run(cli: &Cli) -> Result<bool> {
         clap_complete::generate(shell, &mut Cli::command(), "kubectl-stowage", &mut script);
         out.write_all(&script)?;
         return Ok(false);
+    }
+    if let Question::Simulate { what } = &cli.question {
+        return simulate::run(what).map(|()| false);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {

@@ -19,7 +19,13 @@ use crate::state::{GpuNames, NodeGpus, Snapshot};
 /// NVIDIA's label for the GPU model of a node.
 const PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
 /// What fits by its counts alone is chosen last: it is not known what it takes away.
-const BY_COUNTS: Cost = Cost { lost: u64::MAX, wakes_node: true, wakes_gpus: u32::MAX, room_left: u32::MAX };
+const BY_COUNTS: Cost = Cost {
+    lost: u64::MAX,
+    wakes_node: true,
+    wakes_gpus: u32::MAX,
+    returns_less: i64::MAX,
+    room_left: u32::MAX,
+};
 
 /// A node that does not exist.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::cluster::Cluster;
-use super::room::Search;
+use super::search::Search;
 use super::{Holder, Limits, Move, Who};
 use crate::pack::Chosen;
 

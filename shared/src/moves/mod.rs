@@ -11,6 +11,7 @@
 mod cluster;
 mod gather;
 mod room;
+mod search;
 #[cfg(test)]
 mod tests;
 
