@@ -1,10 +1,11 @@
 //! `kubectl stowage`: what a person asks about the GPUs of a cluster.
 //!
 //! It reads the API server with the rights of whoever runs it, decides with the same model as the programs,
-//! and changes nothing.
+//! and changes nothing. What is simulated needs no API server.
 
 mod cluster;
 mod map;
+mod simulate;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Question {
     },
     /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
     Audit,
+    /// Replays a trace of a cluster's pods: where the packing core, or another policy, would place them. Needs no cluster.
+    Simulate(Box<simulate::Args>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,10 +59,15 @@ fn main() -> ExitCode {
 }
 
 fn ask(cli: &Cli) -> Result<ExitCode> {
+    if let Question::Simulate(args) = &cli.question {
+        simulate::run(args, &mut io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cluster = runtime.block_on(Cluster::read(cli.context.as_deref()))?;
     let mut out = io::stdout().lock();
-    match cli.question {
+    match &cli.question {
+        Question::Simulate(_) => {}
         Question::Map { output: Output::Text } => {
             out.write_all(printable(&map::text(&cluster)).as_bytes())?
         }
@@ -91,6 +99,14 @@ mod tests {
     fn the_flags_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_simulated_needs_no_subcommand() {
+        let line = "stowage simulate --nodes n.csv --pods p.csv --order o.txt --ties name --ranks r.txt --mix learned \
+            --policy best-fit --seed 42 --out r.csv --summary s.json";
+        assert!(Cli::try_parse_from(line.split_whitespace()).is_ok());
+        assert!(Cli::try_parse_from(["stowage", "simulate"]).is_err());
     }
 
     #[test]
