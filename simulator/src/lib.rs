@@ -4,3 +4,4 @@
 //! seed. `kubectl stowage simulate` reads the files and shows the answers.
 
 pub mod openb;
+pub mod scenario;
