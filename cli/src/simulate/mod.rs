@@ -12,7 +12,7 @@ use anyhow::Result;
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(flatten)]
-    openb: openb::Args,
+    openb: openb::TraceArgs,
 }
 
 /// Simulates, writes what files were asked for, and prints a table.

@@ -18,8 +18,9 @@ const POINTS: [u64; 4] = [100, 110, 120, 130];
 /// A bar moves every so many arrivals.
 const PROGRESS_STEP: usize = 64;
 
+/// What to replay. (clap tells flattened structs by their name, so it is another than the command's.)
 #[derive(clap::Args)]
-pub struct Args {
+pub struct TraceArgs {
     /// The nodes: a table with the columns sn,cpu_milli,memory_mib,gpu,model.
     #[arg(long, value_name = "NODES.csv")]
     nodes: PathBuf,
@@ -108,7 +109,7 @@ impl From<Policy> for PolicyName {
     }
 }
 
-pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+pub fn run(args: &TraceArgs, out: &mut impl Write) -> Result<()> {
     if args.ranks.is_some() && args.ties == TieRule::Random {
         bail!("--ranks is for --ties name; with --ties random nothing would read it");
     }
@@ -178,7 +179,7 @@ fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-fn summary(args: &Args, policy: Policy, run: &Run) -> Value {
+fn summary(args: &TraceArgs, policy: Policy, run: &Run) -> Value {
     let alloc_at: Map<String, Value> =
         POINTS.iter().map(|&point| (point.to_string(), json!(run.alloc_at(point)))).collect();
     json!({

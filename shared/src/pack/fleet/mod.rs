@@ -1,6 +1,6 @@
 //! The value of what is idle: which node and which GPUs a request should go to, over a whole cluster.
 //!
-//! [`place`](super::place) knows what a node offers under which resource name; this module knows what the
+//! [`place`](super::place()) knows what a node offers under which resource name; this module knows what the
 //! *cluster* is worth to the requests that are likely to come. It sees a node as idle CPU, idle memory and, GPU by
 //! GPU, idle thousandths; a request as a [`Shape`]; and what is to come as a [`Mix`] of shapes, known or
 //! [learned](Learner) from the pods seen. A [`Value`] made of a mix and the cluster's [`Supply`] says what a placement
