@@ -42,7 +42,7 @@ pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Ans
         Question::Defrag(flags) => defrag(flags, connected, now).await,
         Question::Doctor => doctor::doctor(&doctor::Evidence::read(client, now).await?),
         Question::Audit => audit(&world(client, now).await?),
-        Question::Completion { .. } | Question::Simulate { .. } => bail!("this needs no cluster"),
+        Question::Completion { .. } | Question::Simulate(_) => bail!("this needs no cluster"),
     }
 }
 

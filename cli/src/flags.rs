@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::answer::Output;
 use crate::connect::Connection;
-use crate::simulate::Simulate;
+use crate::simulate;
 
 /// Shows the GPUs of a cluster, who is on them, and why a pod goes where it goes.
 #[derive(Parser, Debug)]
@@ -51,11 +51,7 @@ pub enum Question {
     /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
     Audit,
     /// Replays a workload on GPUs that are not there, with the packing core of Stowage and what it is compared with.
-    Simulate {
-        /// What to simulate.
-        #[command(subcommand)]
-        what: Simulate,
-    },
+    Simulate(Box<simulate::Args>),
     /// Prints the completion script of a shell for the program kubectl-stowage.
     Completion {
         /// The shell.

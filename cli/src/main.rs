@@ -35,8 +35,8 @@ fn run(cli: &Cli) -> Result<bool> {
         out.write_all(&script)?;
         return Ok(false);
     }
-    if let Question::Simulate { what } = &cli.question {
-        return simulate::run(what).map(|()| false);
+    if let Question::Simulate(args) = &cli.question {
+        return simulate::run(args, &mut out).map(|()| false);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {

@@ -1,33 +1,46 @@
 //! `kubectl stowage simulate`: clusters that are not there. It reads no kubeconfig and asks no cluster.
 
 mod day;
+mod files;
 mod mig;
+mod openb;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What to simulate.
+/// What to simulate: a trace, or one of these.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    trace: Option<openb::TraceArgs>,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum Simulate {
+enum What {
     /// MIG slices under steady load: how much of the GPUs is in use.
     Mig(mig::Args),
     /// A week of services that breathe with the day: how many GPUs each way of dividing them needs.
     Day(day::Args),
 }
 
-/// Runs a simulation and prints what came of it.
+/// Simulates, writes what files were asked for, and prints a table.
 ///
 /// # Errors
-/// Settings that make no sense, and files that cannot be written.
-pub fn run(simulate: &Simulate) -> Result<()> {
-    match simulate {
-        Simulate::Mig(args) => mig::run(args.clone()),
-        Simulate::Day(args) => day::run(args.clone()),
+/// Settings that make no sense, and files that cannot be read or written, or do not hold what they should.
+pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+    match (&args.what, &args.trace) {
+        (Some(What::Mig(args)), _) => mig::run(args.clone()),
+        (Some(What::Day(args)), _) => day::run(args.clone()),
+        (None, Some(trace)) => openb::run(trace, out),
+        (None, None) => bail!("say what to simulate: --nodes and --pods, or mig, or day"),
     }
 }
 
