@@ -46,6 +46,9 @@ pub struct Record {
     pub renewed: Option<Timestamp>,
     /// How often it changed hands.
     pub transitions: u32,
+    /// The API server's version of what was read, which changes with each write: a holder whose clock stands still
+    /// renews all the same. Empty in what is to be written.
+    pub version: String,
 }
 
 /// What to do next.
@@ -128,6 +131,7 @@ impl Elector {
                 (None, Some(read)) => read.transitions.saturating_add(1),
                 (None, None) => 0,
             },
+            version: String::new(),
         }
     }
 }
@@ -222,13 +226,14 @@ mod tests {
             let start = Instant::now();
             let mut electors: Vec<Elector> =
                 (0..3).map(|n| Elector::new(format!("e{n}"), Timing::DEFAULT)).collect();
-            let (mut stored, mut seconds): (Option<Record>, u64) = (None, 0);
+            let (mut stored, mut seconds, mut writes): (Option<Record>, u64, u64) = (None, 0, 0);
             for Turn { who, seconds: passed, wall, lost } in turns {
                 seconds += passed;
                 let now = at(start, seconds, wall);
                 let step = electors[who].step(stored.as_ref(), now);
                 if let Step::Create(record) | Step::Update(record) = step {
-                    stored = Some(record.clone());
+                    writes += 1;
+                    stored = Some(Record { version: writes.to_string(), ..record.clone() });
                     // An answer that is lost leaves the write in place and its writer none the wiser.
                     if !lost {
                         electors[who].written(record, now.monotonic);

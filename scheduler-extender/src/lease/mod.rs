@@ -194,6 +194,7 @@ fn record(object: &LeaseObject) -> Record {
         acquired: time(spec.acquire_time),
         renewed: time(spec.renew_time),
         transitions: number(spec.lease_transitions),
+        version: object.metadata.resource_version.clone().unwrap_or_default(),
     }
 }
 
