@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -33,7 +33,7 @@ pub struct TraceArgs {
     /// Which of several nodes that are equally good: any, as kube-scheduler chooses, or the one with the lowest rank.
     #[arg(long, value_enum, default_value = "random")]
     ties: TieRule,
-    /// For each node, sorted by name, its rank. Without it the order of the nodes' names.
+    /// For each node, sorted by name, its rank: for --ties name. Without it the order of the nodes' names.
     #[arg(long, value_name = "RANKS.txt")]
     ranks: Option<PathBuf>,
     /// How Stowage knows what is to come: from the whole trace (though not the order), or only from what came.
@@ -110,9 +110,6 @@ impl From<Policy> for PolicyName {
 }
 
 pub fn run(args: &TraceArgs, out: &mut impl Write) -> Result<()> {
-    if args.ranks.is_some() && args.ties == TieRule::Random {
-        bail!("--ranks is for --ties name; with --ties random nothing would read it");
-    }
     let (nodes, pods) = (files::read(&args.nodes)?, files::read(&args.pods)?);
     let trace = Trace::read(source(&args.nodes, &nodes), source(&args.pods, &pods))?;
     let order = match &args.order {
