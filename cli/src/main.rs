@@ -1,53 +1,23 @@
-//! `kubectl stowage`: what a person asks about the GPUs of a cluster.
-//!
-//! It reads the API server with the rights of whoever runs it, decides with the same model as the programs,
-//! and changes nothing.
+//! `kubectl stowage`: the program.
 
-mod cluster;
-mod map;
-
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
-use stowage_shared::audit::{Severity, audit};
-
-use crate::cluster::Cluster;
-
-/// Shows the GPUs of a cluster and who is on them.
-#[derive(Parser)]
-#[command(name = "kubectl stowage", bin_name = "kubectl stowage", version)]
-struct Cli {
-    /// The context of the kubeconfig to use.
-    #[arg(long, global = true)]
-    context: Option<String>,
-    #[command(subcommand)]
-    question: Question,
-}
-
-#[derive(Subcommand)]
-enum Question {
-    /// Every node, every GPU, what it is offered as, and who holds what of it.
-    Map {
-        /// How to print it.
-        #[arg(short, long, value_enum, default_value = "text")]
-        output: Output,
-    },
-    /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
-    Audit,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
+use clap::{CommandFactory, Parser};
+use jiff::Timestamp;
+use kubectl_stowage::ask::ask;
+use kubectl_stowage::flags::{Cli, Question};
+use kubectl_stowage::page::{Style, printable};
+use kubectl_stowage::simulate;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match ask(&cli) {
-        Ok(code) => code,
+    match run(&cli) {
+        Ok(true) => ExitCode::FAILURE,
+        Ok(false) => ExitCode::SUCCESS,
+        // Whoever reads, such as `head`, has had enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kubectl stowage: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
@@ -55,46 +25,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn ask(cli: &Cli) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let cluster = runtime.block_on(Cluster::read(cli.context.as_deref()))?;
+/// Whether something was found.
+fn run(cli: &Cli) -> Result<bool> {
     let mut out = io::stdout().lock();
-    match cli.question {
-        Question::Map { output: Output::Text } => {
-            out.write_all(printable(&map::text(&cluster)).as_bytes())?
-        }
-        Question::Map { output: Output::Json } => writeln!(out, "{:#}", map::json(&cluster))?,
-        Question::Audit => {
-            let findings: Vec<_> = cluster.views().iter().flat_map(audit).collect();
-            for finding in &findings {
-                writeln!(out, "{}", printable(&finding.to_string()))?;
-            }
-            if findings.iter().any(|finding| finding.severity > Severity::Notice) {
-                return Ok(ExitCode::FAILURE);
-            }
-            writeln!(out, "{} GPU nodes, nothing wrong.", cluster.gpu_nodes.len())?;
-        }
+    if let Question::Completion { shell } = cli.question {
+        let mut script = Vec::new();
+        // Completion is for the program's own name.
+        clap_complete::generate(shell, &mut Cli::command(), "kubectl-stowage", &mut script);
+        out.write_all(&script)?;
+        return Ok(false);
     }
-    Ok(ExitCode::SUCCESS)
+    if let Question::Simulate(args) = &cli.question {
+        return simulate::run(args, &mut out).map(|()| false);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async {
+        let connected = cli.connection.connect().await?;
+        ask(cli, &connected, Timestamp::now()).await
+    })?;
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let term = std::env::var("TERM").ok();
+    let style = Style::of(io::stdout().is_terminal(), no_color, term.as_deref());
+    answer.print(cli.output, style, &mut out)?;
+    out.flush()?;
+    Ok(answer.found)
 }
 
-/// Names come from tenants and from nodes: control characters in them could drive the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_flags_are_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn terminal_escapes_are_not_passed_on() {
-        assert_eq!(printable("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\nc");
-    }
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

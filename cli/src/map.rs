@@ -1,45 +1,51 @@
 //! The map: every GPU and who is on it.
 
-use std::fmt::Write;
-
+use anyhow::Result;
 use serde_json::{Value, json};
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, OfferStatus};
 
-use crate::cluster::Cluster;
+use crate::answer::Answer;
+use crate::objects::GpuNode;
+use crate::page::{Page, Tone, plain, toned};
 
-/// The map for a terminal.
-pub fn text(cluster: &Cluster) -> String {
-    let mut out = String::new();
-    for (node, status) in &cluster.gpu_nodes {
-        node_text(&mut out, node, status);
+/// Every GPU of every node.
+///
+/// # Errors
+/// Where the answer cannot be said.
+pub fn map(nodes: &[GpuNode]) -> Result<Answer> {
+    let mut page = Page::default();
+    for node in nodes {
+        match &node.status {
+            Ok(status) => node_text(&mut page, &node.name, status),
+            Err(why) => page.tone(Tone::Bad, format!("{}: its GpuNode cannot be read: {why}", node.name)),
+        }
     }
-    if out.is_empty() {
-        out.push_str("No GpuNodes: no device plugin of Stowage has written one yet.\n");
+    if nodes.is_empty() {
+        page.say("No GpuNodes: no device plugin of Stowage has written one yet.");
     }
-    out
+    let json = |node: &GpuNode| match &node.status {
+        Ok(status) => json!({ "node": node.name, "status": status }),
+        Err(why) => json!({ "node": node.name, "error": why }),
+    };
+    let value: Vec<Value> = nodes.iter().map(json).collect();
+    Answer::new(page, &value)
 }
 
-/// The map for programs.
-pub fn json(cluster: &Cluster) -> Value {
-    let node = |(name, status): &(String, GpuNodeStatus)| json!({"node": name, "status": status});
-    cluster.gpu_nodes.iter().map(node).collect()
-}
-
-fn node_text(out: &mut String, node: &str, status: &GpuNodeStatus) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "{node}: {} GPUs, {} in use, as of {}",
-        status.gpus.len(),
-        status.summary.in_use,
-        status.observed_at
-    );
+fn node_text(page: &mut Page, node: &str, status: &GpuNodeStatus) {
+    let (gpus, in_use) = (status.gpus.len(), status.summary.in_use);
+    page.line(vec![
+        toned(Tone::Strong, node),
+        plain(format!(": {gpus} GPUs, {in_use} in use, as of {}", status.observed_at)),
+    ]);
     for gpu in &status.gpus {
         let health = gpu.unhealthy.as_ref().map(|why| format!("  UNHEALTHY: {why}")).unwrap_or_default();
-        let _ = writeln!(out, "  {:>2} {}  {}  {}{health}", gpu.index, gpu.model, gpu.memory_mib, gpu.uuid);
+        page.line(vec![
+            plain(format!("  {:>2} {}  {}  {}", gpu.index, gpu.model, gpu.memory_mib, gpu.uuid)),
+            toned(Tone::Bad, health),
+        ]);
         for offer in &gpu.offers {
-            let _ = writeln!(out, "       {}", offer_text(offer, &status.allocations));
+            page.say(format!("       {}", offer_text(offer, &status.allocations)));
         }
     }
 }
@@ -83,8 +89,8 @@ mod tests {
                 {"namespace":"d","pod":"q","container":"c","resource":"nvidia.com/gpu.shared","deviceIds":["GPU-b::2"]},
                 {"namespace":"d","pod":"r","container":"c","resource":"nvidia.com/mig-1g.5gb","deviceIds":["GPU-a::1g.5gb::3"]}]}"#;
         let status: GpuNodeStatus = serde_json::from_str(text).unwrap();
-        let mut out = String::new();
-        node_text(&mut out, "n", &status);
+        let nodes = [GpuNode { name: "n".into(), status: Ok(status) }];
+        let out = map(&nodes).unwrap().page.render(crate::page::Style::Plain);
         let want = "\
 n: 2 GPUs, 1 in use, as of 2026-01-01T00:00:00Z
    0 M  40960 MiB  GPU-a

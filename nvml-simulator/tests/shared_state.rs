@@ -162,7 +162,7 @@ fn a_damaged_state_file_is_refused_with_the_cure() {
     let damaged = [
         (String::new(), "EOF while parsing"),
         ("{}".to_owned(), "missing field `version`"),
-        (good.replace("\"version\":2", "\"version\":1"), "its version is 1, this library writes 2"),
+        (good.replace("\"version\":3", "\"version\":2"), "its version is 2, this library writes 3"),
         (good.replace("\"profileId\":9", "\"profileId\":8"), "GPU 0 has an impossible MIG instance 1"),
         (good.replace("\"start\":4", "\"start\":255"), "GPU 0 has an impossible MIG instance 1"),
         (good.replace("\"slices\":3", "\"slices\":255"), "GPU 0 has an impossible MIG instance 1"),

@@ -102,7 +102,7 @@ pub trait Watched: kube::Resource<DynamicType = ApiResource> + Clone + Debug + S
     fn key(&self) -> String;
 }
 
-fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+pub(crate) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     ApiResource {
         group: group.into(),
@@ -168,22 +168,24 @@ impl Watched for Node {
     fn seen(self) -> event::Node {
         let status = self.status.unwrap_or_default();
         let ready = |condition: &Condition| condition.kind == "Ready" && condition.status == "True";
-        let count = |(name, quantity): (String, Quantity)| {
-            // cpu, memory and the like have no domain, and so are no resource names to us.
-            let name: ResourceName = name.parse().ok()?;
-            quantity.as_count().map(|count| (name, count))
-        };
         event::Node {
             name: self.metadata.name.unwrap_or_default(),
             uid: self.metadata.uid.unwrap_or_default(),
             ready: status.conditions.unwrap_or_default().iter().any(ready),
-            allocatable: status.allocatable.unwrap_or_default().into_iter().filter_map(count).collect(),
+            allocatable: counts(status.allocatable.unwrap_or_default()),
         }
     }
 
     fn key(&self) -> String {
         self.metadata.name.clone().unwrap_or_default()
     }
+}
+
+/// The extended resources among quantities, as counts. cpu, memory and the like have no domain, and so are no resource
+/// names to us.
+pub(crate) fn counts(quantities: BTreeMap<String, Quantity>) -> BTreeMap<ResourceName, u64> {
+    let count = |(name, quantity): (String, Quantity)| Some((name.parse().ok()?, quantity.as_count()?));
+    quantities.into_iter().filter_map(count).collect()
 }
 
 /// A GpuNode; its status is read by the state, which says what is wrong with it.

@@ -14,13 +14,20 @@
 //! `filter` and `prioritize` read an immutable snapshot: no API call, no lock that anybody else holds, no side
 //! effect. It knows nothing of NVML, the kubelet or gRPC.
 
+pub mod ahead;
 pub mod api;
 pub mod binding;
+pub mod book;
 mod chain;
 pub mod clock;
 mod debug;
+pub mod drain;
 pub mod health;
+pub mod lease;
+mod memory;
 pub mod metrics;
+pub mod planner;
+pub mod preempt;
 pub mod program;
 mod seldom;
 pub mod server;

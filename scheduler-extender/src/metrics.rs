@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::health::Kind;
+use crate::planner::track::Outcome as NominationOutcome;
 use crate::state::{NodeGpus, Snapshot, State, Unknown};
 use crate::verbs::Outcome;
 
@@ -22,6 +23,8 @@ pub enum Verb {
     Filter,
     /// prioritize.
     Prioritize,
+    /// preempt.
+    Preempt,
     /// bind.
     Bind,
 }
@@ -53,7 +56,7 @@ macro_rules! words {
     };
 }
 
-words!(Verb { Verb::Filter => "filter", Verb::Prioritize => "prioritize", Verb::Bind => "bind" });
+words!(Verb { Verb::Filter => "filter", Verb::Prioritize => "prioritize", Verb::Preempt => "preempt", Verb::Bind => "bind" });
 words!(Outcome { Outcome::Ok => "ok", Outcome::Error => "error", Outcome::BadRequest => "bad_request" });
 words!(BindOutcome {
     BindOutcome::Bound => "bound",
@@ -62,6 +65,50 @@ words!(BindOutcome {
     BindOutcome::Rejected => "rejected",
     BindOutcome::InDoubt => "in_doubt",
 });
+
+/// What became of an eviction of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EvictionResult {
+    /// The pod goes.
+    Evicted,
+    /// It was gone already.
+    Gone,
+    /// A PodDisruptionBudget keeps it.
+    Protected,
+    /// It is not known, or not allowed.
+    Failed,
+}
+
+words!(EvictionResult {
+    EvictionResult::Evicted => "evicted",
+    EvictionResult::Gone => "gone",
+    EvictionResult::Protected => "protected",
+    EvictionResult::Failed => "failed",
+});
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvictionLabel {
+    result: EvictionResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabel {
+    result: &'static str,
+}
+
+words!(NominationOutcome {
+    NominationOutcome::OnNode => "on_node",
+    NominationOutcome::Elsewhere => "elsewhere",
+    NominationOutcome::TooLate => "too_late",
+    NominationOutcome::LeftAlone => "left_alone",
+    NominationOutcome::None => "none",
+    NominationOutcome::Expired => "expired",
+});
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: NominationOutcome,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerbLabel {
@@ -102,6 +149,10 @@ pub struct Metrics {
     plans_ignored: Counter,
     panics: Counter,
     connections: Gauge,
+    leader: Gauge,
+    nominations: Family<OutcomeLabel, Counter>,
+    evictions: Family<EvictionLabel, Counter>,
+    deletion_costs: Family<WriteLabel, Counter>,
 }
 
 impl Metrics {
@@ -118,6 +169,10 @@ impl Metrics {
             plans_ignored: Counter::default(),
             panics: Counter::default(),
             connections: Gauge::default(),
+            leader: Gauge::default(),
+            nominations: Family::default(),
+            evictions: Family::default(),
+            deletion_costs: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("stowage_scheduler_extender");
         registry.register(
@@ -150,7 +205,48 @@ impl Metrics {
         );
         registry.register("panics", "Requests that ended in a defect of ours", metrics.panics.clone());
         registry.register("connections", "Open connections of the verbs' port", metrics.connections.clone());
+        registry.register(
+            "leader",
+            "1 while this replica holds the Lease under which one alone plans ahead",
+            metrics.leader.clone(),
+        );
+        registry.register(
+            "nominations",
+            "GPU pods of our scheduler that were bound, by whether they were nominated before; and nominations taken back",
+            metrics.nominations.clone(),
+        );
+        registry.register(
+            "evictions",
+            "Pods evicted to make room across resource names, by what became of it",
+            metrics.evictions.clone(),
+        );
+        registry.register(
+            "deletion_costs",
+            "Writes of deletion costs of ReplicaSets' pods, by result",
+            metrics.deletion_costs.clone(),
+        );
         metrics
+    }
+
+    /// It is known what became of an eviction.
+    pub fn eviction(&self, result: EvictionResult) {
+        self.evictions.get_or_create(&EvictionLabel { result }).inc();
+    }
+
+    /// A deletion cost was written, or not.
+    pub fn deletion_cost(&self, written: bool) {
+        let result = if written { "written" } else { "failed" };
+        self.deletion_costs.get_or_create(&WriteLabel { result }).inc();
+    }
+
+    /// It is known what became of a nomination.
+    pub fn nomination(&self, outcome: NominationOutcome) {
+        self.nominations.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Whether the Lease is held.
+    pub fn leader(&self, held: bool) {
+        self.leader.set(held.into());
     }
 
     /// A request was answered.

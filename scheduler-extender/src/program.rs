@@ -15,6 +15,7 @@ use stowage_shared::contract::{EXTENDER_HTTP_PORT, EXTENDER_VERB_PORT, SHUTDOWN_
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::ahead::{Ahead, AheadArgs};
 use crate::binding::Binder;
 use crate::clock::Now;
 use crate::health::Progress;
@@ -39,6 +40,9 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "HTTP_ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, EXTENDER_HTTP_PORT)))]
     pub http_address: SocketAddr,
+    /// What is done without being asked.
+    #[command(flatten)]
+    pub ahead: AheadArgs,
     /// Logs.
     #[command(flatten)]
     pub logs: LogArgs,
@@ -66,8 +70,11 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     let feed = Feed { store: store.clone(), progress: progress.clone(), metrics: metrics.clone() };
 
     let mut parts: JoinSet<Result<(), Fault>> = JoinSet::new();
-    parts.spawn(watch::pods(client.clone(), feed.clone()).map_err(Fault::software));
-    parts.spawn(watch::nodes(client.clone(), feed.clone()).map_err(Fault::software));
+    let ahead = Ahead::start(&args.ahead, &client, &feed, &mut parts);
+    if ahead.is_none() {
+        parts.spawn(watch::pods(client.clone(), feed.clone()).map_err(Fault::software));
+        parts.spawn(watch::nodes(client.clone(), feed.clone()).map_err(Fault::software));
+    }
     parts.spawn(watch::gpu_nodes(client.clone(), feed).map_err(Fault::software));
     parts.spawn(tick(store.clone(), metrics.clone()));
     parts.spawn(async move {
@@ -97,6 +104,9 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     if result.is_ok() {
         // Its own grace is the bound.
         let _ = serving.await;
+        if let Some(ahead) = ahead {
+            ahead.stop().await;
+        }
     }
     result
 }

@@ -246,8 +246,9 @@ impl Audit<'_> {
 
     /// The shares of a GPU fit into its memory, if any pod says how much it needs.
     fn memory(&mut self) {
-        let mut shares: BTreeMap<(usize, usize), BTreeMap<&str, (String, Option<ShareSize>)>> =
-            BTreeMap::new();
+        /// Who holds a share, and its size where the pod says it.
+        type Share = (String, Option<ShareSize>);
+        let mut shares: BTreeMap<(usize, usize), BTreeMap<&str, Share>> = BTreeMap::new();
         for held in &self.view.allocations {
             let pod =
                 self.view.pods.iter().find(|pod| pod.namespace == held.namespace && pod.name == held.pod);

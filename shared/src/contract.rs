@@ -10,6 +10,22 @@ pub const PLAN_ANNOTATION: &str = "stowage.dev/plan";
 pub const SHARE_MEMORY_ANNOTATION: &str = "stowage.dev/gpu-memory";
 /// The same in thousandths of a GPU.
 pub const SHARE_MILLI_ANNOTATION: &str = "stowage.dev/gpu-milli";
+/// The annotation by which Kubernetes tells a ReplicaSet which of its pods goes first: the one with the least.
+pub const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// What Stowage wrote there last: another value is somebody else's, and stays.
+pub const OUR_DELETION_COST_ANNOTATION: &str = "stowage.dev/pod-deletion-cost";
+/// Whether a pod goes where most is in use (`binpack`) or least (`spread`).
+pub const PLACEMENT_ANNOTATION: &str = "stowage.dev/placement";
+/// The GPU models that a pod may run on, as patterns.
+pub const GPU_MODEL_ANNOTATION: &str = "stowage.dev/gpu-model";
+/// The least memory of the card that a pod's devices are of.
+pub const GPU_MEMORY_MIN_ANNOTATION: &str = "stowage.dev/gpu-memory-min";
+/// Whether each device of a pod is of another GPU.
+pub const DISTINCT_GPUS_ANNOTATION: &str = "stowage.dev/distinct-gpus";
+/// With whom a pod may be on one GPU.
+pub const SHARE_WITH_ANNOTATION: &str = "stowage.dev/share-with";
+/// Whether a pod may be moved for the sake of others.
+pub const DISRUPTABLE_ANNOTATION: &str = "stowage.dev/disruptable";
 /// The API group of our own types.
 pub const API_GROUP: &str = "stowage.dev";
 /// The version of our own types.
@@ -51,6 +67,10 @@ impl From<ExitCode> for std::process::ExitCode {
 /// The longest plan we write or read, in bytes. A Binding accepts far more, and an annotation of over
 /// 256 KiB makes every later update of its pod fail.
 pub const PLAN_MAX_BYTES: usize = 4 * 1024;
+/// The longest policy annotation that is read, in bytes.
+pub const POLICY_MAX_BYTES: usize = 1024;
+/// The most patterns of GPU models that a pod may name.
+pub const GPU_MODEL_PATTERNS_MAX: usize = 16;
 /// The longest device id the kubelet's documentation allows, in bytes.
 pub const DEVICE_ID_MAX_BYTES: usize = 63;
 /// The largest body the extender reads, in bytes: a pod of 1.5 MiB and 5,000 node names fit.

@@ -14,6 +14,7 @@
 //! - a **plan** names the devices chosen for a pod, in one annotation ([`plan`]).
 
 pub mod audit;
+pub mod belief;
 pub mod contract;
 pub mod device_id;
 pub mod gpu;
@@ -21,13 +22,16 @@ pub mod gpu_node;
 pub mod listing;
 pub mod mig;
 pub mod models;
+pub mod moves;
 pub mod occupancy;
 pub mod pack;
 pub mod plan;
 pub mod pod;
+pub mod policy;
 pub mod reckon;
 pub mod request;
 pub mod resource;
 pub mod share;
+pub mod tally;
 pub mod topology;
 pub mod units;

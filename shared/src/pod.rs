@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::contract::{PLAN_ANNOTATION, PLAN_MAX_BYTES, SHARE_MEMORY_ANNOTATION, SHARE_MILLI_ANNOTATION};
+use crate::contract::{
+    DELETION_COST_ANNOTATION, OUR_DELETION_COST_ANNOTATION, PLAN_ANNOTATION, PLAN_MAX_BYTES,
+    SHARE_MEMORY_ANNOTATION, SHARE_MILLI_ANNOTATION,
+};
 
 /// A pod's spec, as far as placement goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -20,6 +23,9 @@ pub struct PodSpec {
     /// The scheduler it asks for.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub scheduler_name: String,
+    /// Who goes first, and whom it may push aside: the number that its priority class stands for.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_zero")]
+    pub priority: i32,
     /// Containers that run before the others, one by one; restartable ones (sidecars) go on running.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub init_containers: Vec<Container>,
@@ -72,6 +78,9 @@ pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub phase: String,
+    /// The node that kube-scheduler tries first for it, and on which room is kept for it; empty where there is none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub nominated_node_name: String,
 }
 
 impl PodStatus {
@@ -87,10 +96,12 @@ pub struct OwnAnnotations(BTreeMap<&'static str, String>);
 
 /// All keys that are kept, each with the most bytes of a value. What is longer is cut one byte beyond, which tells its
 /// reader that it is too long.
-const OWN: [(&str, usize); 3] = [
+const OWN: [(&str, usize); 5] = [
     (PLAN_ANNOTATION, PLAN_MAX_BYTES),
     (SHARE_MEMORY_ANNOTATION, ANNOTATION_MAX_BYTES),
     (SHARE_MILLI_ANNOTATION, ANNOTATION_MAX_BYTES),
+    (DELETION_COST_ANNOTATION, ANNOTATION_MAX_BYTES),
+    (OUR_DELETION_COST_ANNOTATION, ANNOTATION_MAX_BYTES),
 ];
 /// No wish of a pod is longer.
 const ANNOTATION_MAX_BYTES: usize = 256;
@@ -173,6 +184,12 @@ where
     T: Default + Deserialize<'de>,
 {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+// serde hands the field by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 impl Quantity {

@@ -67,9 +67,38 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec
             }
         }
     }
+    for (uid, resource, gpu) in unbooked(gpus, held) {
+        // It is the kubelet's fact that somebody has it, and a slice will be built for it as soon as there is room.
+        let mix = Mix::prior([&*gpus[gpu]]);
+        let one = std::slice::from_ref(&states[gpu]);
+        let Ok(placement) = pack::place(one, &Demand::from([(resource.clone(), 1)]), &mix) else { continue };
+        for Chosen { offer, .. } in placement.devices.into_values().flatten() {
+            states[gpu].occupancy.take(offer);
+            served.entry(uid).or_default().entry(resource).or_default().push(Chosen { gpu, offer });
+        }
+    }
     let waiting = Waiting::of(gpus, pods, &served);
     waiting.promise(&mut states);
     states
+}
+
+/// Tokens that somebody holds and that no slice is booked for yet: who, of what, on which GPU.
+fn unbooked<'a>(gpus: &[Arc<Gpu>], held: &[Held<'a>]) -> Vec<(&'a str, &'a ResourceName, usize)> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut unbooked = Vec::new();
+    for held in held {
+        for text in held.device_ids {
+            let Some(id) = text.parse::<DeviceId>().ok() else { continue };
+            let Some((gpu, profile)) = id.token_of() else { continue };
+            let Some(gpu) = gpus.iter().position(|known| known.uuid.as_str() == gpu) else { continue };
+            let is_known = gpus[gpu].offer_of(held.resource, &id).is_some();
+            let is_its = profile.parse().is_ok_and(|profile| *held.resource == ResourceName::mig(&profile));
+            if !is_known && is_its && seen.insert(text.as_str()) {
+                unbooked.push((held.uid, held.resource, gpu));
+            }
+        }
+    }
+    unbooked
 }
 
 /// A pod's planned devices and how many it still lacks, for one resource.
@@ -249,6 +278,27 @@ mod tests {
     #[test]
     fn a_pod_without_a_plan_counts_where_the_core_would_put_it() {
         check(&[("a", None), ("b", Some(1))], &[], &[0, 2]);
+    }
+
+    #[test]
+    fn a_token_without_a_slice_counts_as_one_that_will_be_built() {
+        let geometry = crate::models::Model::by_key("a30").and_then(crate::models::Model::geometry).unwrap();
+        let offers = Offer::on_demand(geometry.slices(), &[]);
+        let gpu = Gpu {
+            part_uuids: vec![String::new(); offers.len()],
+            kind: Arc::new(GpuKind::new("A30", MemoryMib(24_576), offers).unwrap()),
+            ..(*gpus(1)[0]).clone()
+        };
+        let (gpus, resource) = ([Arc::new(gpu)], "nvidia.com/mig-2g.12gb".parse().unwrap());
+        let whole = "nvidia.com/mig-4g.24gb".parse().unwrap();
+        let copies = |ids: &[String]| {
+            let held = [Held { uid: "a", resource: &resource, device_ids: ids }];
+            let state = &reckon(&gpus, &held, &[])[0];
+            (state.copies(&resource), state.copies(&whole))
+        };
+        assert_eq!(copies(&[]), (2, 1));
+        assert_eq!(copies(&["GPU-0::2g.12gb::1".into()]), (1, 0));
+        assert_eq!(copies(&["GPU-9::2g.12gb::1".into(), "GPU-0::1g.6gb::1".into()]), (2, 1), "not of this");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     step("lints", cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
     // Programs and the simulator's library are run by tests of other crates, so all is built first.
     step("build", cargo(["build", "--workspace", "--all-targets", "--quiet"]))?;
-    let mut tests = cargo(["test", "--workspace", "--quiet"]);
+    let mut tests = cargo(["test", "--workspace", "--quiet", "--no-fail-fast"]);
     if args.long {
         tests.env(LONG_ENV, "1");
     }
@@ -53,8 +53,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     if args.without_cluster {
         println!("xtask: the real cluster was left out, as asked");
     } else {
-        let mut cluster = cargo(["test", "--quiet"]);
-        cluster.args(["--package", "stowage-cluster-tests", "--package", "stowage-scale"]);
+        let mut cluster = cargo(["test", "--package", "stowage-cluster-tests", "--quiet"]);
         if args.long {
             cluster.env(LONG_ENV, "1");
         }
@@ -71,7 +70,14 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     {
         return bench_scale(options);
     }
-    let programs = ["stowage-device-plugin", "stowage-scheduler-extender", "nvml-simulator", "stowage-bench"];
+    let all = args.only.is_empty();
+    let mut programs = vec!["stowage-bench"];
+    if all || args.only.iter().any(|name| name == "extender") {
+        programs.push("stowage-scheduler-extender");
+    }
+    if all || args.only.iter().any(|name| name != "extender") {
+        programs.extend(["stowage-device-plugin", "nvml-simulator"]);
+    }
     let mut build = cargo(["build", "--release", "--quiet"]);
     build.args(programs.iter().flat_map(|name| ["--package", name]));
     step("build", build)?;

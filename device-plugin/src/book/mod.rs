@@ -48,6 +48,11 @@ pub const GRANT_GRACE: Duration = Duration::from_secs(60);
 /// The same where the pod that it was probably for is gone already: long enough for the kubelet to store it, were it
 /// another's.
 const GONE_GRACE: Duration = Duration::from_secs(1);
+/// How long a pod that is still there keeps the devices that pod-resources no longer shows: a kubelet that has just
+/// started shows nothing, and then some pods, before it shows all.
+pub const MISSING_GRACE: Duration = Duration::from_secs(60);
+/// The same where it is not known which pods there are.
+const MISSING_GRACE_UNKNOWN: Duration = Duration::from_secs(10);
 /// The most allocations kept in mind that pod-resources has not shown.
 const GRANTS_MAX: usize = 4096;
 /// The most pods of a node with GPU requests; the kubelet's own limit is 110 unless raised.
@@ -233,6 +238,10 @@ pub struct Book {
     /// The UIDs of the pods that hold these: pod-resources tells names only, and a StatefulSet's next pod has the
     /// name of the last one. What came before any pod of its name was known is in here only later.
     owners: BTreeMap<Holding, String>,
+    /// Those of `held` that pod-resources does not show any more, and since when.
+    missing: BTreeMap<Holding, Duration>,
+    /// Tokens of an earlier process that nobody was seen to hold yet.
+    restored: BTreeSet<String>,
     grants: Vec<Grant>,
     knows_holders: bool,
     knows_pods: bool,
@@ -250,6 +259,8 @@ impl Book {
             next_order: 0,
             held: Vec::new(),
             owners: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            restored: BTreeSet::new(),
             grants: Vec::new(),
             knows_holders: false,
             knows_pods: false,
@@ -308,6 +319,7 @@ impl Book {
                 self.knows_pods = true;
                 pods.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
                 self.pods.retain(|uid, _| pods.iter().any(|pod| &pod.uid == uid));
+                self.give_up_missing();
                 notices.extend(pods.into_iter().filter_map(|pod| self.pod(pod)));
             }
             Event::Allocated { resource, ids, at } => {
@@ -324,6 +336,7 @@ impl Book {
             }
             Event::Starts { resource, ids } => self.book_slices(&resource, &ids),
             Event::Restored(bookings) => {
+                self.restored.extend(bookings.keys().cloned());
                 self.bookings.extend(bookings);
                 self.set_gpus();
             }
@@ -394,10 +407,52 @@ impl Book {
     }
 
     fn forget(&mut self, uid: &str) {
-        self.pods.remove(uid);
+        if self.pods.remove(uid).is_some() {
+            self.give_up_missing();
+        }
+    }
+
+    /// What pod-resources no longer shows, and whose pod is gone, is free.
+    fn give_up_missing(&mut self) {
+        let (owners, pods) = (&self.owners, &self.pods);
+        let is_there = |old: &Holding| owners.get(old).is_none_or(|uid| pods.contains_key(uid));
+        let gone: Vec<Holding> = self.missing.keys().filter(|old| !is_there(old)).cloned().collect();
+        for old in &gone {
+            self.missing.remove(old);
+            self.owners.remove(old);
+            self.held.retain(|held| held != old);
+        }
+        if !gone.is_empty() {
+            self.drop_free_bookings();
+        }
+    }
+
+    /// What pods had that are still there, and that this answer of pod-resources lacks: until it is sure that the
+    /// kubelet has not only just started, or has given it to somebody else.
+    fn keep_missing(&mut self, held: &mut Vec<Holding>, asked_at: Duration) {
+        let grace = if self.knows_pods { MISSING_GRACE } else { MISSING_GRACE_UNKNOWN };
+        let is_there = |old: &Holding| match self.owners.get(old) {
+            Some(uid) => self.pods.contains_key(uid),
+            None => !self.knows_pods,
+        };
+        let is_shown = |old: &Holding, id: &String| {
+            let shown = held.iter().any(|new| new.resource == old.resource && new.device_ids.contains(id));
+            shown || self.grants.iter().any(|grant| grant.resource == old.resource && grant.ids.contains(id))
+        };
+        let mut missing = BTreeMap::new();
+        for old in self.held.iter().filter(|old| is_there(old)) {
+            let since = self.missing.get(old).copied().unwrap_or(asked_at);
+            let is_gone = old.device_ids.iter().any(|id| is_shown(old, id));
+            if !is_gone && asked_at.saturating_sub(since) < grace {
+                missing.insert(old.clone(), since);
+            }
+        }
+        held.extend(missing.keys().cloned());
+        self.missing = missing;
     }
 
     fn holders(&mut self, mut held: Vec<Holding>, asked_at: Duration) {
+        self.keep_missing(&mut held, asked_at);
         held.sort();
         // What was there before and was not handed out anew since is still its old owner's, even if a new pod has the
         // same name by now.
@@ -441,7 +496,19 @@ impl Book {
         self.held = held;
         self.owners = owners;
         self.knows_holders = true;
+        // This process's clock began with it.
+        if asked_at >= MISSING_GRACE || self.shows_all() {
+            self.restored.clear();
+        }
         self.drop_free_bookings();
+    }
+
+    /// Whether every pod that runs is shown to hold something: a kubelet that has just started shows some later.
+    fn shows_all(&self) -> bool {
+        let is_shown = |(uid, pod): (&String, &Pod)| {
+            !pod.settled || self.held.iter().any(|held| self.owner(held) == Some(uid))
+        };
+        self.knows_pods && self.pods.iter().all(is_shown)
     }
 
     /// The places of device ids; those of no device here are left out.

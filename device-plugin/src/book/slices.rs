@@ -107,7 +107,7 @@ impl Book {
         let held = self.held.iter().flat_map(|held| &held.device_ids);
         let in_use: BTreeSet<&String> = held.chain(self.grants.iter().flat_map(|grant| &grant.ids)).collect();
         let before = self.bookings.len();
-        self.bookings.retain(|token, _| in_use.contains(token));
+        self.bookings.retain(|token, _| in_use.contains(token) || self.restored.contains(token));
         if self.bookings.len() != before {
             self.set_gpus();
         }

@@ -107,18 +107,16 @@ fn begun<'a>(before: &[ShareUse], now: &'a [ShareUse]) -> Vec<&'a ShareUse> {
 impl Collector for SharesMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let shares = self.0.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let used = |share: &ShareUse| share.used.map(MemoryMib::to_bytes);
-        let all = |share: &ShareUse| Some(share.holder.memory.to_bytes());
-        let metrics: [(&str, &str, &dyn Fn(&ShareUse) -> Option<u64>); 2] = [
+        let metrics: [(&str, &str, Bytes); 2] = [
             (
                 "stowage_device_plugin_share_memory_bytes",
                 "How much memory of this GPU the pod's shares are",
-                &all,
+                |share| Some(share.holder.memory.to_bytes()),
             ),
             (
                 "stowage_device_plugin_share_memory_used_bytes",
                 "How much memory of this GPU the pod's processes take, where they can be seen",
-                &used,
+                |share| share.used.map(MemoryMib::to_bytes),
             ),
         ];
         for (name, help, value) in metrics {
@@ -141,6 +139,9 @@ impl Collector for SharesMetrics {
         Ok(())
     }
 }
+
+/// What a metric tells of a share.
+type Bytes = fn(&ShareUse) -> Option<u64>;
 
 /// Makes the metrics whenever somebody asks for them.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! although the pod was bound; then the pod is read, and what it says counts. While nobody knows, its devices
 //! stay held.
 
-mod post;
+pub(crate) mod post;
 #[cfg(test)]
 mod tests;
 

@@ -52,7 +52,12 @@ impl PostError {
         matches!(self, Self::Status { code: 409, .. })
     }
 
-    fn of(error: kube::Error) -> Self {
+    /// Whether a right is missing.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Status { code: 403, .. })
+    }
+
+    pub(crate) fn of(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Status {
                 code: status.code,
@@ -134,6 +139,7 @@ pub(super) async fn get_pod(
     }
 }
 
-fn pods(namespace: &str) -> Request {
+/// Where the pods of a namespace live.
+pub(crate) fn pods(namespace: &str) -> Request {
     Request::new(format!("/api/v1/namespaces/{namespace}/pods"))
 }

@@ -37,6 +37,7 @@ where
     let verb = match request.uri().path() {
         "/filter" => Verb::Filter,
         "/prioritize" => Verb::Prioritize,
+        "/preempt" => Verb::Preempt,
         "/bind" => Verb::Bind,
         debug::AUDIT_PATH if local.is_some_and(|local| local.ip().is_loopback()) => {
             if request.method() != Method::GET {
@@ -46,7 +47,7 @@ where
                 request.uri().query().is_some_and(|query| query.split('&').any(|q| q == "format=json"));
             return to_http(debug::audit_request(server.verbs.store(), json));
         }
-        _ => return to_http(Answer::text(404, "served here: POST /filter /prioritize /bind\n")),
+        _ => return to_http(Answer::text(404, "served here: POST /filter /prioritize /preempt /bind\n")),
     };
     if request.method() != Method::POST {
         return only("POST");
@@ -77,6 +78,7 @@ async fn answer(server: &Server, verb: Verb, body: Bytes) -> Answer {
     let answer = match verb {
         Verb::Filter => catch_unwind(AssertUnwindSafe(|| server.verbs.filter(&body, now))).ok(),
         Verb::Prioritize => catch_unwind(AssertUnwindSafe(|| server.verbs.prioritize(&body, now))).ok(),
+        Verb::Preempt => catch_unwind(AssertUnwindSafe(|| server.verbs.preempt(&body, now))).ok(),
         Verb::Bind => bind(server, &body).await,
     };
     answer.unwrap_or_else(|| {

@@ -71,7 +71,7 @@ async fn every_request_has_its_status() {
     check(on(request("POST", "/prioritize", "{}")).await, 500, "no Pod");
     check(on(request("POST", "/bind", "{}")).await, 200, "PodNamespace is not a name");
     check(on(request("POST", "/bind", "[7]")).await, 200, "not kube-scheduler's");
-    check(on(request("POST", "/", "")).await, 404, "/filter /prioritize /bind");
+    check(on(request("POST", "/", "")).await, 404, "/filter /prioritize /preempt /bind");
     check(on(request("POST", "/filter/", "")).await, 404, "");
 }
 

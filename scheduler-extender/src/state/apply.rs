@@ -20,6 +20,9 @@ pub(super) struct Listing {
 impl State {
     fn settle(&mut self, update: pods::Update, uid: &str) {
         let held = if update.settled { self.assumptions.drop(uid) } else { None };
+        if update.settled {
+            self.unnominate(uid);
+        }
         held.iter().map(|node| &**node).chain(update.nodes.iter().map(String::as_str)).for_each(|node| {
             self.touch(node);
         });
@@ -40,15 +43,16 @@ impl State {
                 let (uid, names) = (pod.uid.clone(), self.names.clone());
                 let update = self.pods.apply(pod, &names);
                 self.settle(update, &uid);
+                self.nomination_told(&uid);
             }
             Change::Deleted(uid) => {
                 let nodes = self.pods.forget(&uid).into_iter().collect();
                 self.settle(pods::Update { nodes, settled: true }, &uid);
             }
             Change::ListEnds => {
-                let (listed, nodes) = self.pods.list_ends();
+                let nodes = self.pods.list_ends();
                 nodes.iter().for_each(|node| self.touch(node));
-                let nodes = self.assumptions.list_ends(&listed);
+                let nodes = self.assumptions.list_ends(|uid| self.pods.was_listed(uid));
                 nodes.iter().for_each(|node| self.touch(node));
                 self.synced.pods = true;
             }

@@ -4,7 +4,7 @@
 //! back. So devices are held from the moment they are chosen. A held device is given back when it is certain
 //! that the pod will not use it; as long as that is only likely, it stays held, within a bound.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -112,10 +112,10 @@ impl Assumptions {
 
     /// A list of pods is complete: gives back what was held for pods that were bound before it began, and that
     /// it lacks. Answers with the nodes.
-    pub(super) fn list_ends(&mut self, listed: &BTreeSet<String>) -> Vec<Arc<str>> {
+    pub(super) fn list_ends(&mut self, listed: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let lists = self.lists;
         self.take(|uid, standing| match standing {
-            Standing::Bound { lists: before } => before < lists && !listed.contains(uid),
+            Standing::Bound { lists: before } => before < lists && !listed(uid),
             Standing::Pending { .. } => false,
         })
     }

@@ -62,7 +62,7 @@ pub enum Choice {
 impl State {
     /// A pod as the watch last told it, if it matters to us.
     pub fn pod(&self, uid: &str) -> Option<event::Pod> {
-        self.pods.get(uid).map(|record| record.pod.clone())
+        self.pods.get(uid).map(|record| record.pod())
     }
 
     /// Chooses devices on `node` for a pod, and holds them from now on.
@@ -103,7 +103,16 @@ impl State {
         }
         let view = usable(self)?;
         let Ok(known) = view.usable(now.monotonic) else { return Err(Refusal::NoGpus(node.to_owned())) };
-        let mut placement = place(&known.gpus, &request.demand(), &self.mix).map_err(Refusal::NoFit)?;
+        // Beside the places of pods that are nominated to this node, if it can be. If not, a pod that is being bound
+        // goes before one that only hopes.
+        let demand = request.demand();
+        let beside =
+            view.nominated.as_ref().map(|kept| kept.without(known, pod.priority, &pod.uid, &self.mix));
+        let beside = beside.and_then(|gpus| place(&gpus, &demand, &self.mix).ok());
+        let mut placement = match beside {
+            Some(placement) => placement,
+            None => place(&known.gpus, &demand, &self.mix).map_err(Refusal::NoFit)?,
+        };
         draw_together(&mut placement, &known.gpus, &[]);
         let containers = placement.to_plan(&known.gpus, &request);
         let plan = Plan { uid: pod.uid.clone(), node: node.to_owned(), containers };
@@ -111,6 +120,7 @@ impl State {
         self.give_back(&pod.uid);
         let id = self.assumptions.hold(view.name.clone(), request, plan, annotation.clone(), now);
         self.touch(node);
+        self.touch_nominated(&pod.uid);
         Ok(Choice::Planned(id, annotation))
     }
 
@@ -129,6 +139,7 @@ impl State {
     fn give_back(&mut self, uid: &str) {
         if let Some(node) = self.assumptions.drop(uid) {
             self.touch(&node);
+            self.touch_nominated(uid);
         }
     }
 }

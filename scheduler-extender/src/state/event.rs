@@ -8,7 +8,7 @@ use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resourc
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
 
-use super::names::GpuNames;
+use super::GpuNames;
 
 /// Something happened to a kind of object.
 #[derive(Debug, Clone)]
@@ -47,6 +47,10 @@ pub struct Pod {
     pub name: String,
     /// The node it is bound to; empty while it waits.
     pub node: String,
+    /// The node that kube-scheduler tries first for it; empty where there is none.
+    pub nominated: String,
+    /// Its priority.
+    pub priority: i32,
     /// Whether it asks for our scheduler.
     pub ours: bool,
     /// Whether its deletion was asked for.
@@ -92,6 +96,8 @@ impl Pod {
             deleting,
             terminal: status.is_terminal(),
             running: status.phase == "Running",
+            nominated: status.nominated_node_name.clone(),
+            priority: spec.priority,
             node: spec.node_name,
             spec: PodSpec {
                 init_containers: slim(spec.init_containers),

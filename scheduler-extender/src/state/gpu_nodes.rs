@@ -49,7 +49,7 @@ impl GpuNode {
                 (now.monotonic, now.monotonic + GPU_NODE_STALE.saturating_sub(age))
             }
         };
-        let content = seen.status.and_then(|status| {
+        let content = seen.status.and_then(|mut status| {
             if observed_at.parse::<Timestamp>().is_err() {
                 return Err(format!(
                     "observedAt is {observed_at:?}, not a time such as 2026-01-31T12:00:00Z"
@@ -57,8 +57,14 @@ impl GpuNode {
             }
             let mut gpus = status.inventory().map_err(|error| chain(&error))?;
             gpus.sort_by_key(|gpu| gpu.index);
-            let shared = |gpu: Gpu| Arc::new(Gpu { kind: classes.kind(&gpu.kind), ..gpu });
+            let shared = |mut gpu: Gpu| {
+                gpu.part_uuids.shrink_to_fit();
+                Arc::new(Gpu { kind: classes.kind(&gpu.kind), ..gpu })
+            };
             let gpus = gpus.into_iter().map(shared).collect();
+            // Lists that were read have room for more; these are kept.
+            status.allocations.iter_mut().for_each(|held| held.device_ids.shrink_to_fit());
+            status.allocations.shrink_to_fit();
             Ok(Content { node_uid: status.node_uid, gpus, allocations: status.allocations })
         });
         (seen.name, Self { content, observed_at, received, fresh_until })

@@ -14,24 +14,26 @@ mod bind;
 mod classes;
 pub mod event;
 mod gpu_nodes;
-mod names;
+mod nominations;
 mod pods;
 mod reckoning;
 mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod views;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stowage_shared::audit;
+pub use stowage_shared::belief::{GpuNames, Unknown};
 use stowage_shared::pack::Mix;
 
 pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
-pub use self::names::GpuNames;
-pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot, Unknown};
+pub use self::nominations::{Nominated, Nominee, Room, arrange, take};
+pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot};
 pub use self::store::{Broken, Store};
 
 use self::apply::Listing;
@@ -39,7 +41,9 @@ use self::assumptions::Assumptions;
 use self::classes::Classes;
 use self::event::Event;
 use self::gpu_nodes::GpuNode;
+use self::nominations::Nominations;
 use self::pods::Pods;
+use self::views::Views;
 use crate::clock::Now;
 
 /// Everything that the extender knows.
@@ -49,6 +53,7 @@ pub struct State {
     gpu_nodes: BTreeMap<String, GpuNode>,
     pods: Pods,
     assumptions: Assumptions,
+    nominations: Nominations,
     names: Arc<GpuNames>,
     mix: Arc<Mix>,
     mix_version: u64,
@@ -56,8 +61,8 @@ pub struct State {
     listing: Listing,
     synced: Synced,
     dirty: Dirty,
-    views: Vec<Arc<NodeView>>,
-    index: Arc<HashMap<Arc<str>, usize>>,
+    views: Views,
+    index: Arc<snapshot::Index>,
 }
 
 /// Which kinds were listed completely at least once.
@@ -137,12 +142,12 @@ impl State {
         let views = self.gpu_nodes.iter().filter_map(|(name, node)| {
             let content = node.content.as_ref().ok()?;
             let pods = self.pods.on_node(name).map(|record| audit::PodView {
-                namespace: record.pod.namespace.clone(),
-                name: record.pod.name.clone(),
-                uid: record.pod.uid.clone(),
-                request: record.request.clone(),
-                plan: record.plan.clone(),
-                running: record.pod.running,
+                namespace: record.bare.namespace.clone(),
+                name: record.bare.name.clone(),
+                uid: record.bare.uid.clone(),
+                request: record.request().clone(),
+                plan: record.plan(),
+                running: record.bare.running,
             });
             Some(audit::NodeView {
                 node: name.clone(),
@@ -186,6 +191,24 @@ impl State {
         for name in std::mem::take(&mut self.dirty.nodes) {
             self.reckon_node(&name);
         }
+    }
+
+    /// A node as it is now, for a test that looks between two snapshots.
+    #[cfg(test)]
+    pub(crate) fn look_at(&mut self, name: &str) -> Option<Arc<NodeView>> {
+        self.view(name)
+    }
+
+    /// The requests to come, for the same.
+    #[cfg(test)]
+    pub(crate) fn expected(&self) -> Arc<Mix> {
+        self.mix.clone()
+    }
+
+    /// Makes the next snapshot a new one, for the same.
+    #[cfg(test)]
+    pub(crate) fn touch_any(&mut self) {
+        self.dirty.any = true;
     }
 
     /// A node as it is now.

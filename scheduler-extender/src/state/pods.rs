@@ -1,43 +1,105 @@
 //! The pods that matter: those that are bound and ask for extended resources, and those that wait for us.
+//!
+//! A cluster has tens of thousands of them, and most are copies of few: what a pod asks for is kept once for all
+//! that ask alike, and a plan stays the text that it is until somebody reckons with it. Bound pods that ask for
+//! nothing of ours are not kept at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use stowage_shared::plan::{Plan, PlanError};
+use stowage_shared::pod::{OwnAnnotations, PodSpec};
 use stowage_shared::request::Request;
+use stowage_shared::share::ShareSize;
 
+use super::GpuNames;
 use super::event::Pod;
-use super::names::GpuNames;
+
+/// What pods ask for is swept out when there are so many, as far as nobody asks for it any more.
+const SWEEP_AT: usize = 4096;
 
 /// A pod, with its request and plan read.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) pod: Pod,
-    /// What it asks for of GPUs.
-    pub(super) request: Request,
-    /// What it was promised; `None` where it has no plan, or none that is valid for it.
-    pub(super) plan: Option<Plan>,
+    /// The pod without its spec.
+    pub(super) bare: Pod,
+    ask: Arc<Ask>,
+    /// Whether its annotation is a plan that is valid for it.
+    planned: bool,
+    /// The last list that it was in.
+    list: u64,
+}
+
+/// What a pod asks for.
+#[derive(Debug)]
+struct Ask {
+    spec: PodSpec,
+    /// Of GPUs.
+    request: Request,
 }
 
 impl Record {
-    fn of(pod: Pod, names: &GpuNames) -> (Self, Option<PlanError>) {
-        // The API server lets no fraction of a device through. A pod that asks for more devices than we look at
-        // counts with what the kubelet gave it.
-        let request = pod.request(names).unwrap_or_default();
-        let (plan, error) = match &pod.plan {
-            Some(text) if !pod.node.is_empty() && !request.is_empty() => {
-                match Plan::read(text, &pod.uid, &pod.node, &request) {
-                    Ok(plan) => (Some(plan), None),
-                    Err(error) => (None, Some(error)),
-                }
-            }
-            _ => (None, None),
-        };
-        (Self { pod, request, plan }, error)
+    /// The node that keeps room for it although it is not bound.
+    pub(super) fn nominated(&self) -> Option<&str> {
+        let waits = self.bare.node.is_empty() && !self.bare.deleting;
+        (waits && !self.bare.nominated.is_empty()).then_some(&self.bare.nominated)
     }
 
     /// Whether it holds GPUs on its node, or will.
     pub(super) fn uses_gpus(&self) -> bool {
-        !self.pod.node.is_empty() && !self.request.is_empty()
+        !self.bare.node.is_empty() && !self.ask.request.is_empty()
+    }
+
+    /// What it asks for of GPUs.
+    pub(super) fn request(&self) -> &Request {
+        &self.ask.request
+    }
+
+    /// What it was promised; `None` where it has no plan, or none that is valid for it.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        let text = self.bare.plan.as_deref().filter(|_| self.planned)?;
+        // It was read before, so it can be read now.
+        Plan::parse(text).ok()
+    }
+
+    /// The pod as the watch told it.
+    pub(super) fn pod(&self) -> Pod {
+        Pod { spec: self.ask.spec.clone(), ..self.bare.clone() }
+    }
+
+    /// Reads the plan, if it has one that somebody needs.
+    fn read_plan(pod: &Pod, request: &Request) -> Result<bool, PlanError> {
+        match &pod.plan {
+            Some(text) if !pod.node.is_empty() && !request.is_empty() => {
+                Plan::read(text, &pod.uid, &pod.node, request).map(|_| true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+/// What pods ask for, each once.
+#[derive(Debug, Default)]
+struct Asks(HashMap<String, Arc<Ask>>);
+
+impl Asks {
+    fn of(&mut self, spec: PodSpec, annotations: &OwnAnnotations, names: &GpuNames) -> Arc<Ask> {
+        // A spec is texts and numbers: it always has a JSON form, which says all of it.
+        let mut text = serde_json::to_string(&spec).unwrap_or_default();
+        let annotation = |key: &str| annotations.get(key);
+        text += &format!("{:?}", ShareSize::read(annotation));
+        if let Some(known) = self.0.get(&text) {
+            return known.clone();
+        }
+        if self.0.len() >= SWEEP_AT {
+            self.0.retain(|_, ask| Arc::strong_count(ask) > 1);
+        }
+        // The API server lets no fraction of a device through. A pod that asks for more devices than we look at
+        // counts with what the kubelet gave it.
+        let request = Request::of_pod(&spec, annotation, |name| names.is_gpu(name)).unwrap_or_default();
+        let ask = Arc::new(Ask { spec, request });
+        self.0.insert(text, ask.clone());
+        ask
     }
 }
 
@@ -53,46 +115,69 @@ pub(super) struct Update {
 /// The pods, by UID and by node.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    by_uid: BTreeMap<String, Record>,
-    by_node: BTreeMap<String, BTreeSet<String>>,
-    listed: Option<BTreeSet<String>>,
+    by_uid: BTreeMap<Arc<str>, Box<Record>>,
+    /// The UIDs of the bound ones, sorted.
+    by_node: HashMap<String, Vec<Arc<str>>>,
+    /// The pods that wait and are nominated to a node.
+    nominated: BTreeMap<String, BTreeSet<Arc<str>>>,
+    asks: Asks,
+    /// How many lists have begun.
+    lists: u64,
     /// Annotations that were no plan for their pod.
     pub(super) plans_ignored: u64,
 }
 
 impl Pods {
     pub(super) fn get(&self, uid: &str) -> Option<&Record> {
-        self.by_uid.get(uid)
+        self.by_uid.get(uid).map(|record| &**record)
     }
 
     /// The pods that are bound to a node and use GPUs, by UID.
     pub(super) fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Record> {
         let uids = self.by_node.get(node).into_iter().flatten();
-        uids.filter_map(|uid| self.by_uid.get(uid)).filter(|record| record.uses_gpus())
+        uids.filter_map(|uid| self.get(uid)).filter(|record| record.uses_gpus())
+    }
+
+    /// The nodes to which pods that wait are nominated.
+    pub(super) fn nominated_nodes(&self) -> impl Iterator<Item = &str> {
+        self.nominated.keys().map(String::as_str)
+    }
+
+    /// The pods that wait and are nominated to a node, by UID.
+    pub(super) fn nominated_to<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Record> {
+        let uids = self.nominated.get(node).into_iter().flatten();
+        uids.filter_map(|uid| self.by_uid.get(uid)).map(|record| &**record)
     }
 
     pub(super) fn list_begins(&mut self) {
-        self.listed = Some(BTreeSet::new());
+        self.lists += 1;
     }
 
     pub(super) fn listed(&mut self, pod: Pod, names: &GpuNames) -> Update {
-        if let Some(listed) = &mut self.listed {
-            listed.insert(pod.uid.clone());
+        let uid: Arc<str> = pod.uid.as_str().into();
+        let update = self.apply(pod, names);
+        if let Some(record) = self.by_uid.get_mut(&uid) {
+            record.list = self.lists;
         }
-        self.apply(pod, names)
+        update
     }
 
-    /// Forgets what the list lacked. Answers with the UIDs that it had.
-    pub(super) fn list_ends(&mut self) -> (BTreeSet<String>, Vec<String>) {
-        let listed = self.listed.take().unwrap_or_default();
-        let gone: Vec<String> = self.by_uid.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
-        let nodes = gone.iter().filter_map(|uid| self.forget(uid)).collect();
-        (listed, nodes)
+    /// Whether a pod that matters was in the last list.
+    pub(super) fn was_listed(&self, uid: &str) -> bool {
+        self.get(uid).is_some_and(|record| record.list == self.lists)
+    }
+
+    /// Forgets what the list lacked. Answers with the nodes that were used.
+    pub(super) fn list_ends(&mut self) -> Vec<String> {
+        let lists = self.lists;
+        let gone = self.by_uid.iter().filter(|(_, record)| record.list != lists);
+        let gone: Vec<Arc<str>> = gone.map(|(uid, _)| uid.clone()).collect();
+        gone.iter().filter_map(|uid| self.forget(uid)).collect()
     }
 
     pub(super) fn apply(&mut self, pod: Pod, names: &GpuNames) -> Update {
-        let known = self.by_uid.get(&pod.uid);
-        if known.is_some_and(|known| !known.pod.node.is_empty()) && pod.node.is_empty() {
+        let known = self.by_uid.get(&*pod.uid);
+        if known.is_some_and(|known| !known.bare.node.is_empty()) && pod.node.is_empty() {
             // A pod is never unbound: this is an older version, and would free its devices.
             return Update::default();
         }
@@ -102,46 +187,67 @@ impl Pods {
         }
         let settled = !pod.node.is_empty();
         if settled && !pod.asks_for_extended_resources() || !settled && !pod.ours {
-            self.forget(&pod.uid);
+            let nodes = self.forget(&pod.uid).into_iter().collect();
+            return Update { nodes, settled };
+        }
+        let mut bare = pod;
+        let ask = self.asks.of(std::mem::take(&mut bare.spec), &bare.annotations, names);
+        if known.is_some_and(|known| known.bare == bare && Arc::ptr_eq(&known.ask, &ask)) {
             return Update { nodes: Vec::new(), settled };
         }
-        if known.is_some_and(|known| known.pod == pod) {
-            return Update { nodes: Vec::new(), settled };
-        }
-        let news = known.is_none_or(|known| known.pod.plan != pod.plan || known.pod.node != pod.node);
-        let mut nodes: Vec<String> = self.forget(&pod.uid).into_iter().collect();
-        let (record, error) = Record::of(pod, names);
-        if let Some(error) = error.filter(|_| news) {
-            self.ignored(&record.pod, &error);
-        }
+        let news = known.is_none_or(|known| known.bare.plan != bare.plan || known.bare.node != bare.node);
+        let list = known.map_or(0, |known| known.list);
+        let mut nodes: Vec<String> = self.forget(&bare.uid).into_iter().collect();
+        let planned = Record::read_plan(&bare, &ask.request).unwrap_or_else(|error| {
+            if news {
+                self.ignored(&bare, &error);
+            }
+            false
+        });
+        let uid: Arc<str> = bare.uid.as_str().into();
+        let record = Record { bare, ask, planned, list };
         if record.uses_gpus() {
-            nodes.push(record.pod.node.clone());
+            nodes.push(record.bare.node.clone());
         }
-        let uid = record.pod.uid.clone();
         if settled {
-            self.by_node.entry(record.pod.node.clone()).or_default().insert(uid.clone());
+            let uids = self.by_node.entry(record.bare.node.clone()).or_default();
+            let at = uids.partition_point(|other| *other < uid);
+            uids.insert(at, uid.clone());
+        } else if let Some(node) = record.nominated() {
+            self.nominated.entry(node.to_owned()).or_default().insert(uid.clone());
+            nodes.push(node.to_owned());
         }
-        self.by_uid.insert(uid, record);
+        self.by_uid.insert(uid, Box::new(record));
         Update { nodes, settled }
     }
 
-    /// A pod is gone. Answers with the node that it used GPUs of.
+    /// A pod is gone. Answers with the node that it used GPUs of, or that kept room for it.
     pub(super) fn forget(&mut self, uid: &str) -> Option<String> {
         let record = self.by_uid.remove(uid)?;
-        if let Some(uids) = self.by_node.get_mut(&record.pod.node) {
-            uids.remove(uid);
+        if let Some(uids) = self.by_node.get_mut(&record.bare.node) {
+            uids.retain(|other| &**other != uid);
             if uids.is_empty() {
-                self.by_node.remove(&record.pod.node);
+                self.by_node.remove(&record.bare.node);
             }
         }
-        record.uses_gpus().then_some(record.pod.node)
+        if let Some(node) = record.nominated() {
+            if let Some(uids) = self.nominated.get_mut(node) {
+                uids.remove(uid);
+                if uids.is_empty() {
+                    self.nominated.remove(node);
+                }
+            }
+            return Some(node.to_owned());
+        }
+        record.uses_gpus().then_some(record.bare.node)
     }
 
     /// Reads every request and plan again, by other names.
     pub(super) fn renamed(&mut self, names: &GpuNames) {
+        self.asks = Asks::default();
         for record in self.by_uid.values_mut() {
-            let pod = std::mem::take(&mut record.pod);
-            *record = Record::of(pod, names).0;
+            record.ask = self.asks.of(record.ask.spec.clone(), &record.bare.annotations, names);
+            record.planned = Record::read_plan(&record.bare, &record.ask.request).unwrap_or(false);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use stowage_shared::belief::{NodeFacts, Published, believe};
 use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
 use stowage_shared::reckon::{Held, NodePod, reckon};
@@ -18,9 +19,11 @@ impl State {
         let gpus =
             || self.gpu_nodes.values().filter_map(|node| node.content.as_ref().ok()).flat_map(|c| &c.gpus);
         let mix = Mix::prior(gpus().map(|gpu| &**gpu));
+        let mut nominated = false;
         if *self.mix != mix {
             self.mix = Arc::new(mix);
             self.mix_version += 1;
+            nominated = true;
         }
         let offered: BTreeSet<&ResourceName> =
             gpus().flat_map(|gpu| gpu.kind.offers()).map(|offer| &offer.resource).collect();
@@ -30,6 +33,9 @@ impl State {
             self.pods.renamed(&self.names);
             self.dirty.nodes.extend(self.nodes.keys().cloned());
         }
+        if nominated {
+            self.touch_all_nominated();
+        }
     }
 
     /// Gives each node its place in the snapshot.
@@ -37,7 +43,7 @@ impl State {
         let before = std::mem::take(&mut self.views);
         let view = |name: &Arc<str>| match self.index.get(name).and_then(|&at| before.get(at)) {
             Some(view) => view.clone(),
-            None => Arc::new(NodeView { name: name.clone(), gpus: NodeGpus::None }),
+            None => Arc::new(NodeView { name: name.clone(), gpus: NodeGpus::None, nominated: None }),
         };
         self.views = self.nodes.keys().map(view).collect();
         let places = self.nodes.keys().enumerate().map(|(at, name)| (name.clone(), at));
@@ -50,7 +56,9 @@ impl State {
         let known = match self.believable(node) {
             Ok(None) => Err(NodeGpus::None),
             Err(why) => Err(NodeGpus::Unknown(why)),
-            Ok(Some((content, fresh_until))) => Ok((self.in_use(name, content), fresh_until)),
+            Ok(Some((content, fresh_until))) => {
+                Ok((self.in_use(name, content, &BTreeSet::new()), fresh_until))
+            }
         };
         let gpus = known.map_or_else(
             |gpus| gpus,
@@ -59,46 +67,66 @@ impl State {
                 NodeGpus::Known(KnownGpus { gpus, class, fresh_until })
             },
         );
-        if let Some(view) = self.index.get(name).and_then(|&at| self.views.get_mut(at)) {
-            *view = Arc::new(NodeView { name: name.clone(), gpus });
+        let nominated = self.nominated_to(name, &gpus);
+        if let Some(&at) = self.index.get(name) {
+            self.views.set(at, Arc::new(NodeView { name: name.clone(), gpus, nominated }));
         }
     }
 
     /// What the GpuNode of a node tells, if it may be used; `None` where the node has no GPUs.
     fn believable(&self, node: &event::Node) -> Result<Option<(&Content, Instant)>, Unknown> {
-        let offered =
-            |resource: &ResourceName| node.allocatable.get(resource).is_some_and(|&count| count > 0);
-        let Some(gpu_node) = self.gpu_nodes.get(&node.name) else {
-            let gpus = node.allocatable.keys().any(|name| self.names.is_gpu(name.as_str()) && offered(name));
-            return if gpus { Err(Unknown::NotPublished) } else { Ok(None) };
+        let gpu_node = self.gpu_nodes.get(&node.name);
+        let content = gpu_node.map(|gpu_node| gpu_node.content.as_ref());
+        let published = match &content {
+            None => Published::Nothing,
+            Some(Err(_)) => Published::Unreadable,
+            Some(Ok(content)) => Published::Gpus { node_uid: &content.node_uid, gpus: &content.gpus },
         };
-        let content = gpu_node.content.as_ref().map_err(|_| Unknown::Unreadable)?;
-        if content.gpus.is_empty() {
-            return Ok(None);
-        }
-        if !node.ready {
-            return Err(Unknown::NotReady);
-        }
-        if content.node_uid != node.uid {
-            return Err(Unknown::OtherNode);
-        }
-        if !content.gpus.iter().flat_map(|gpu| gpu.kind.offers()).any(|offer| offered(&offer.resource)) {
-            return Err(Unknown::NotAllocatable);
-        }
-        Ok(Some((content, gpu_node.fresh_until)))
+        let facts = NodeFacts { uid: &node.uid, ready: node.ready, allocatable: &node.allocatable };
+        let believed = believe(facts, published, &self.names)?;
+        Ok(match (believed, gpu_node, content) {
+            (Some(_), Some(gpu_node), Some(Ok(content))) => Some((content, gpu_node.fresh_until)),
+            _ => None,
+        })
     }
 
-    /// What of a node's GPUs is in use, promised or held.
-    fn in_use(&self, name: &str, content: &Content) -> Vec<GpuState> {
+    /// What of a node's GPUs would be in use, promised or held if some pods were gone.
+    ///
+    /// # Errors
+    /// `None` where the node is not known or has no GPUs, else why they are not known.
+    pub fn gpus_without(
+        &self,
+        name: &str,
+        gone: &BTreeSet<&str>,
+        now: Instant,
+    ) -> Result<Vec<GpuState>, Option<Unknown>> {
+        let node = self.nodes.get(name).ok_or(None)?;
+        match self.believable(node).map_err(Some)? {
+            None => Err(None),
+            Some((_, fresh_until)) if fresh_until <= now => Err(Some(Unknown::Old)),
+            Some((content, _)) => Ok(self.in_use(name, content, gone)),
+        }
+    }
+
+    /// The pods that hold GPUs of a node or will, with their priorities.
+    pub fn users(&self, node: &str) -> impl Iterator<Item = (&event::Pod, i32)> {
+        self.pods.on_node(node).map(|record| (&record.bare, record.bare.priority))
+    }
+
+    /// What of a node's GPUs is in use, promised or held; pods that are `gone` do not count.
+    fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Vec<GpuState> {
         let held: Vec<Held<'_>> = content
             .allocations
             .iter()
+            .filter(|held| !gone.contains(&*held.uid))
             .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
             .collect();
-        let bound = self.pods.on_node(name).map(|record| NodePod {
-            uid: &record.pod.uid,
-            request: &record.request,
-            plan: record.plan.as_ref(),
+        let bound = self.pods.on_node(name).filter(|record| !gone.contains(&*record.bare.uid));
+        let bound: Vec<_> = bound.map(|record| (record, record.plan())).collect();
+        let bound = bound.iter().map(|(record, plan)| NodePod {
+            uid: &record.bare.uid,
+            request: record.request(),
+            plan: plan.as_ref(),
         });
         let assumed = self.assumptions.iter().filter(|(_, assumption)| &*assumption.node == name);
         let assumed = assumed.map(|(uid, assumption)| NodePod {

@@ -1,83 +1,15 @@
 //! What filter and prioritize read: every node's GPUs at one moment, immutable.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use stowage_shared::contract::GPU_NODE_STALE;
+use stowage_shared::belief::{GpuNames, Unknown};
 use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
 
-use super::names::GpuNames;
-
-/// Why nothing is known of a GPU node's room, so that it takes no new GPU pods. What is not known is never
-/// guessed as free.
-///
-/// The texts are few and without numbers: kube-scheduler groups nodes by them in the pod's event. No eviction
-/// mends any of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unknown {
-    /// Its condition `Ready` is not true.
-    NotReady,
-    /// Its kubelet reports GPUs and there is no GpuNode.
-    NotPublished,
-    /// Its GpuNode cannot be read, or tells what cannot be.
-    Unreadable,
-    /// Its GpuNode is about another node of that name.
-    OtherNode,
-    /// Its kubelet reports none of the resources that the GpuNode offers.
-    NotAllocatable,
-    /// Its GpuNode was not written for too long.
-    Old,
-}
-
-// The sentence below says it in words.
-const _: () = assert!(GPU_NODE_STALE.as_secs() == 5 * 60);
-
-impl Unknown {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::NotReady,
-        Self::NotPublished,
-        Self::Unreadable,
-        Self::OtherNode,
-        Self::NotAllocatable,
-        Self::Old,
-    ];
-
-    /// The sentence that users read.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::NotReady => "GPU node is not Ready",
-            Self::NotPublished => "GPU node has no GpuNode: is Stowage's device plugin running there?",
-            Self::Unreadable => "GPU node's GpuNode cannot be read",
-            Self::OtherNode => "GPU node's GpuNode is about an earlier node of that name",
-            Self::NotAllocatable => "GPU node's kubelet reports no GPUs as allocatable",
-            Self::Old => {
-                "GPU node's GpuNode is older than 5 minutes: is Stowage's device plugin running there?"
-            }
-        }
-    }
-
-    /// A word for metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NotReady => "not_ready",
-            Self::NotPublished => "not_published",
-            Self::Unreadable => "unreadable",
-            Self::OtherNode => "other_node",
-            Self::NotAllocatable => "not_allocatable",
-            Self::Old => "old",
-        }
-    }
-}
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
+use super::nominations::Nominated;
+use super::views::Views;
 
 /// Nodes whose GPUs are alike and alike in use have one class: what fits one of them fits all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +44,8 @@ pub struct NodeView {
     pub name: Arc<str>,
     /// Its GPUs.
     pub gpus: NodeGpus,
+    /// The pods that are not bound and for which room is kept here, if any.
+    pub nominated: Option<Arc<Nominated>>,
 }
 
 impl NodeView {
@@ -134,6 +68,10 @@ impl NodeView {
     }
 }
 
+/// The place of each node among all, by its name. Thousands are looked up for one request, and only who may make
+/// nodes can fill it: so its hash is a fast one.
+pub(super) type Index = HashMap<Arc<str>, usize, foldhash::fast::RandomState>;
+
 /// Every node at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -147,8 +85,8 @@ pub struct Snapshot {
     pub names: Arc<GpuNames>,
     /// The nodes for which devices are held for a pod whose binding is not seen yet, by the pod's UID.
     pub assumed: Arc<HashMap<String, Arc<str>>>,
-    pub(super) index: Arc<HashMap<Arc<str>, usize>>,
-    pub(super) nodes: Vec<Arc<NodeView>>,
+    pub(super) index: Arc<Index>,
+    pub(super) nodes: Views,
 }
 
 impl Snapshot {
@@ -160,5 +98,17 @@ impl Snapshot {
     /// The nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().map(|node| &**node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_stand_in_their_order() {
+        for (at, why) in Unknown::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, at);
+        }
     }
 }

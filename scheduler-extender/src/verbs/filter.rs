@@ -3,115 +3,66 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
 use stowage_shared::pack::Demand;
 
+use super::judge::{Verdict, held, verdicts};
 use super::memo::{Judgement, Memo};
-use crate::state::{KnownGpus, NodeView, Snapshot};
-use crate::wire::{Asked, Filtered, Reason};
+use super::template::Template;
+use crate::state::Snapshot;
+use crate::wire::{Asked, Name, Outcome, filter_result};
 
 /// A node that is not in our cache: it came or went a moment ago.
 const UNKNOWN_NODE: &str = "node is not known to Stowage yet";
-/// For a pod that asks for GPUs.
-const NO_GPUS: &str = "node has no GPUs known to Stowage";
-/// For a pod that does not.
-const KEPT: &str = "GPU node: kept for GPU pods";
 
-/// Says of each node whether the pod fits there, and why not.
+/// Says of each node whether the pod fits there, and why not: an `ExtenderFilterResult`.
 ///
 /// Pure: a filter need not be followed by a bind, so it holds nothing. A pod whose last Binding may still succeed
 /// fits the node where its devices are held.
-pub fn filter<'a>(snapshot: &'a Snapshot, memo: &Memo, asked: &'a Asked<'_>, now: Instant) -> Filtered<'a> {
+pub fn filter(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, now: Instant) -> Vec<u8> {
     match asked.pod.request(&snapshot.names) {
         Ok(request) if request.is_empty() => without_gpus(snapshot, asked),
         Ok(request) => with_gpus(snapshot, memo, asked, &request.demand(), now),
         Err(error) => {
-            let reason: Arc<str> = error.to_string().into();
-            let all = asked.names().map(|name| (name, Reason::Shared(reason.clone())));
-            Filtered { unresolvable: all.collect(), ..Filtered::default() }
+            let outcomes = [Outcome::Unresolvable(error.to_string())];
+            filter_result(asked, &outcomes, &vec![0; asked.names().len()])
         }
     }
 }
 
 /// GPU nodes drop out while another node is in the list.
-fn without_gpus<'a>(snapshot: &Snapshot, asked: &'a Asked<'_>) -> Filtered<'a> {
-    let is_gpu_node = |name: &str| snapshot.node(name).map(NodeView::is_gpu_node);
-    let others = asked.names().any(|name| is_gpu_node(name) == Some(false));
-    let mut filtered = Filtered::default();
-    for name in asked.names() {
-        match is_gpu_node(name) {
-            None => filtered.failed.push((name, Reason::Fixed(UNKNOWN_NODE))),
-            Some(true) if others => filtered.failed.push((name, Reason::Fixed(KEPT))),
-            Some(_) => filtered.fitting.push(name),
-        }
-    }
-    filtered
-}
-
-fn with_gpus<'a>(
-    snapshot: &'a Snapshot,
-    memo: &Memo,
-    asked: &'a Asked<'_>,
-    demand: &Demand,
-    now: Instant,
-) -> Filtered<'a> {
-    let held = held(snapshot, asked);
-    let mut filtered = Filtered::default();
-    for (name, verdict) in verdicts(snapshot, memo, asked, demand, now) {
-        match verdict {
-            Verdict::UnknownNode => filtered.failed.push((name, Reason::Fixed(UNKNOWN_NODE))),
-            Verdict::Closed(why) => filtered.unresolvable.push((name, Reason::Fixed(why))),
-            Verdict::Judged(_) if held.is_some_and(|node| &**node == name) => filtered.fitting.push(name),
-            Verdict::Judged(Judgement::Fits(_)) => filtered.fitting.push(name),
-            Verdict::Judged(Judgement::DoesNot { text, permanent }) => {
-                let list = if permanent { &mut filtered.unresolvable } else { &mut filtered.failed };
-                list.push((name, Reason::Shared(text)));
-            }
-        }
-    }
-    filtered
-}
-
-/// What there is to say of a node.
-pub(super) enum Verdict {
-    /// It is not in our cache.
-    UnknownNode,
-    /// It takes no GPU pods, whoever leaves.
-    Closed(&'static str),
-    /// Its GPUs are known.
-    Judged(Judgement),
-}
-
-/// Judges every node of a request, in its order.
-pub(super) fn verdicts<'a>(
-    snapshot: &Snapshot,
-    memo: &Memo,
-    asked: &'a Asked<'_>,
-    demand: &Demand,
-    now: Instant,
-) -> Vec<(&'a str, Verdict)> {
-    let looks: Vec<(&str, Result<&KnownGpus, Verdict>)> = asked
-        .names()
-        .map(|name| {
-            let look = match snapshot.node(name).map(|node| node.usable(now)) {
-                None => Err(Verdict::UnknownNode),
-                Some(Err(None)) => Err(Verdict::Closed(NO_GPUS)),
-                Some(Err(Some(why))) => Err(Verdict::Closed(why.text())),
-                Some(Ok(known)) => Ok(known),
-            };
-            (name, look)
-        })
-        .collect();
-    let known = looks.iter().filter_map(|(_, look)| look.as_ref().ok().copied());
-    let mut judgements = memo.judge(snapshot, demand, known).into_iter();
-    let mut verdict = |look: Result<&KnownGpus, Verdict>| match look {
-        Err(verdict) => verdict,
-        // One judgement was asked for each of these.
-        Ok(_) => judgements.next().map_or(Verdict::UnknownNode, Verdict::Judged),
+fn without_gpus(snapshot: &Snapshot, asked: &Asked<'_>) -> Vec<u8> {
+    const OTHER: usize = 1;
+    let is_gpu_node = |(at, name): (usize, &Name<'_>)| match snapshot.node(name.text()) {
+        Some(node) => Some(node.is_gpu_node()),
+        None => asked.nodes().get(at).map(|object| Template::of(object, &snapshot.names).has_gpus()),
     };
-    looks.into_iter().map(|(name, look)| (name, verdict(look))).collect()
+    let kind = |is_gpu_node: Option<bool>| match is_gpu_node {
+        None => 0,
+        Some(false) => OTHER,
+        Some(true) => 2,
+    };
+    let kinds: Vec<usize> = asked.names().iter().enumerate().map(is_gpu_node).map(kind).collect();
+    let gpu_nodes = if kinds.contains(&OTHER) { Outcome::Failed(KEPT_FOR_GPU_PODS) } else { Outcome::Fits };
+    filter_result(asked, &[Outcome::Failed(UNKNOWN_NODE), Outcome::Fits, gpu_nodes], &kinds)
 }
 
-/// The node where devices are held for this pod, if any.
-pub(super) fn held<'a>(snapshot: &'a Snapshot, asked: &Asked<'_>) -> Option<&'a Arc<str>> {
-    snapshot.assumed.get(&asked.pod.metadata.uid)
+fn with_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, demand: &Demand, now: Instant) -> Vec<u8> {
+    let mut verdicts = verdicts(snapshot, memo, asked, demand, now);
+    let outcome = |verdict: &Verdict| match verdict {
+        Verdict::UnknownNode => Outcome::Failed(Arc::from(UNKNOWN_NODE)),
+        Verdict::NoGpus => Outcome::Unresolvable(NO_GPUS.into()),
+        Verdict::Closed(why) => Outcome::Unresolvable(why.text().into()),
+        Verdict::Judged(Judgement::Fits(_)) => Outcome::Fits,
+        Verdict::Judged(Judgement::DoesNot { text, permanent: false }) => Outcome::Failed(text.clone()),
+        Verdict::Judged(Judgement::DoesNot { text, permanent: true }) => Outcome::Unresolvable(text.clone()),
+    };
+    let mut outcomes: Vec<Outcome<Arc<str>>> = verdicts.all.iter().map(outcome).collect();
+    if let Some(held) = held(snapshot, asked)
+        && matches!(verdicts.all[verdicts.of[held]], Verdict::Judged(_))
+    {
+        outcomes.push(Outcome::Fits);
+        verdicts.of[held] = outcomes.len() - 1;
+    }
+    filter_result(asked, &outcomes, &verdicts.of)
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use stowage_shared::pack::{Cost, Demand, place};
+use stowage_shared::pack::{Cost, Demand, NoFit, Placement, place};
 
 use crate::state::{Class, KnownGpus, Snapshot};
 
@@ -26,6 +26,17 @@ pub enum Judgement {
         /// Whether it would not even if other pods left.
         permanent: bool,
     },
+}
+
+impl Judgement {
+    /// What the packing core says.
+    pub fn of(placement: Result<Placement, NoFit>) -> Self {
+        placement.map_or_else(|no| Self::no(&no), |placement| Self::Fits(placement.cost))
+    }
+
+    pub(super) fn no(why: &NoFit) -> Self {
+        Self::DoesNot { text: why.to_string().into(), permanent: why.is_permanent() }
+    }
 }
 
 /// Judgements of one mix of requests to come.
@@ -58,12 +69,14 @@ impl Memo {
         if inner.mix_version != snapshot.mix_version || inner.count >= JUDGEMENTS_MAX {
             *inner = Inner { mix_version: snapshot.mix_version, ..Inner::default() };
         }
+        if !inner.judgements.contains_key(demand) {
+            // Counts like a judgement, so that nobody fills the memory with requests that nothing is asked about.
+            inner.judgements.insert(demand.clone(), HashMap::new());
+            inner.count += 1;
+        }
         let known = inner.judgements.entry(demand.clone()).or_default();
         let before = known.len();
-        let judge = |gpus: &KnownGpus| match place(&gpus.gpus, demand, &snapshot.mix) {
-            Ok(placement) => Judgement::Fits(placement.cost),
-            Err(no) => Judgement::DoesNot { text: no.to_string().into(), permanent: no.is_permanent() },
-        };
+        let judge = |gpus: &KnownGpus| Judgement::of(place(&gpus.gpus, demand, &snapshot.mix));
         let answers = nodes
             .into_iter()
             .map(|gpus| known.entry(gpus.class).or_insert_with(|| judge(gpus)).clone())

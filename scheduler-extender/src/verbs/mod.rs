@@ -3,8 +3,11 @@
 //! No HTTP here, so that a benchmark or a simulator asks exactly what kube-scheduler asks.
 
 mod filter;
+mod judge;
 mod memo;
+mod preempt;
 mod prioritize;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +16,7 @@ use std::time::Instant;
 
 pub use self::filter::filter;
 pub use self::memo::{Judgement, Memo};
+pub use self::preempt::{Asker, fits_without, preempt};
 pub use self::prioritize::{SCORE_MAX, prioritize};
 
 use crate::state::Store;
@@ -104,7 +108,25 @@ impl Verbs {
         if !snapshot.synced {
             return Answer::filter_error(NOT_SYNCED);
         }
-        Answer::json(filter(&snapshot, &self.memo, &asked, now).to_json())
+        Answer::json(filter(&snapshot, &self.memo, &asked, now))
+    }
+
+    /// `ExtenderPreemptionArgs` to `ExtenderPreemptionResult`. It has no room for an error, so one is a 500: the pod is
+    /// then tried again later.
+    pub fn preempt(&self, body: &[u8], now: Instant) -> Answer {
+        let (pod, candidates) = match wire::read_preemption_args(body) {
+            Ok(asked) => asked,
+            Err(error @ WireError::NotJson(_)) => return not_json(&error),
+            Err(error) => return Answer::text(500, error.to_string()),
+        };
+        let snapshot = self.store.snapshot();
+        if !snapshot.synced {
+            return Answer::text(500, NOT_SYNCED);
+        }
+        match preempt(&self.store, &snapshot, &pod, candidates, now) {
+            Ok(candidates) => Answer::json(wire::preemption_result(&candidates)),
+            Err(broken) => Answer::text(500, broken.to_string()),
+        }
     }
 
     /// `ExtenderArgs` to `HostPriorityList`. It has no room for an error, so one is a 500: kube-scheduler then
@@ -120,7 +142,7 @@ impl Verbs {
             return Answer::text(500, NOT_SYNCED);
         }
         let scores = prioritize(&snapshot, &self.memo, &asked, now);
-        Answer::json(wire::host_priorities(scores.into_iter()))
+        Answer::json(wire::host_priorities(asked.names(), &scores))
     }
 }
 

@@ -3,8 +3,8 @@ use stowage_shared::contract::GPU_NODE_STALE;
 
 use super::*;
 use crate::clock::Now;
-use crate::state::State;
-use crate::state::event::{Change, Event, Node};
+use crate::state::event::{Change, Event, Node, Pod};
+use crate::state::{Choice, State};
 use crate::synthetic::{self, SHARE, SLICE, WHOLE};
 
 /// Two GPU nodes, one ordinary node, and one that is not ready.
@@ -164,7 +164,7 @@ fn what_cannot_be_served_says_so_where_kube_scheduler_looks() {
     for (verbs, body, status, filter_says) in [
         (&cold, good.as_slice(), 500, NOT_SYNCED),
         (&warm, b"{}".as_slice(), 500, "has no Pod"),
-        (&warm, br#"{"Pod":{},"Nodes":{},"NodeNames":null}"#, 500, "nodeCacheCapable: true"),
+        (&warm, br#"{"Pod":{},"Nodes":7,"NodeNames":null}"#, 500, "not kube-scheduler's"),
         (&warm, br#"{"Pod":7}"#, 500, "not kube-scheduler's"),
     ] {
         let error = ask(verbs, body, now)["Error"].as_str().unwrap().to_owned();
@@ -204,4 +204,117 @@ fn answers_to_kube_schedulers_own_request_are_the_golden_ones() {
         text(verbs.prioritize(request, now.monotonic)),
         include_str!("../../tests/golden/prioritize-answer.json").trim_end()
     );
+}
+
+/// Two nodes whose whole GPUs are in use: by one pod on the first, by two on the second.
+fn full(now: Now) -> State {
+    let mut state = synthetic::state(2, 0, now);
+    for (name, count, node) in
+        [("one", 4, "gpu-node-0"), ("half", 2, "gpu-node-1"), ("other", 2, "gpu-node-1")]
+    {
+        let pod = synthetic::pod(name, name, WHOLE, count);
+        state.apply(Event::Pod(Change::Applied(pod.clone())), now);
+        let Ok(Choice::Planned(_, plan)) = state.choose(&pod, node, now) else { panic!("{name}") };
+        let bound = Pod { node: node.into(), plan: Some(plan), ..pod };
+        state.apply(Event::Pod(Change::Applied(bound)), now);
+    }
+    state
+}
+
+#[test]
+fn preempt_keeps_the_nodes_where_the_victims_going_makes_room() {
+    let now = Now::read();
+    let verbs = verbs(full(now));
+    let victims = |uids: &[&str]| {
+        let pods: Vec<Value> = uids.iter().map(|uid| json!({ "UID": uid })).collect();
+        json!({ "Pods": pods, "NumPDBViolations": 1 })
+    };
+    let ask = |resource: &str, candidates: &Value| -> Value {
+        let request: Value = serde_json::from_slice(&synthetic::request(resource, 3, [])).unwrap();
+        let body = json!({
+            "Pod": request["Pod"], "NodeNameToVictims": null, "NodeNameToMetaVictims": candidates });
+        let answer = verbs.preempt(body.to_string().as_bytes(), now.monotonic);
+        assert_eq!(answer.status, 200);
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    let candidates =
+        json!({ "gpu-node-0": victims(&["one"]), "gpu-node-1": victims(&["half"]), "gone": victims(&["x"]) });
+    let kept = json!({ "NodeNameToMetaVictims": { "gpu-node-0": victims(&["one"]) } });
+    assert_eq!(ask(WHOLE, &candidates), kept, "two of four would be free on the other");
+    let all = json!({ "gpu-node-1": victims(&["half", "other"]) });
+    assert_eq!(ask(WHOLE, &all), json!({ "NodeNameToMetaVictims": all }));
+    // An empty list, as releases after 1.36 may send it, helps only where the pod fits.
+    let empty = json!({ "gpu-node-0": victims(&[]) });
+    assert_eq!(ask(WHOLE, &empty), json!({ "NodeNameToMetaVictims": {} }));
+    assert_eq!(ask(SLICE, &empty), json!({ "NodeNameToMetaVictims": empty }));
+    assert_eq!(
+        ask("example.com/disk", &candidates),
+        json!({ "NodeNameToMetaVictims": candidates }),
+        "not about GPUs"
+    );
+    assert_eq!(ask(WHOLE, &Value::Null), json!({ "NodeNameToMetaVictims": {} }));
+}
+
+/// Written by kube-scheduler's own Go types, as for an extender that is not `nodeCacheCapable`: a node that is
+/// known, one that is not ready, one as an autoscaler would make it, and three of which no GPU is known.
+#[test]
+fn whole_nodes_are_judged_although_they_do_not_exist_and_given_back_whole() {
+    let now = Now::read();
+    let verbs = verbs(cluster(0, now));
+    let request = include_bytes!("../../tests/golden/simulate-request.json");
+    let asked: Value = serde_json::from_slice(request).unwrap();
+    let answer = ask(&verbs, request, now);
+    let want = json!({
+        "Nodes": { "metadata": {}, "items": [
+            asked["Nodes"]["items"][0], asked["Nodes"]["items"][2], asked["Nodes"]["items"][3] ] },
+        "NodeNames": null, "FailedNodes": {}, "Error": "",
+        "FailedAndUnresolvableNodes": {
+            "gpu-node-2": "GPU node is not Ready",
+            "template-node-for-whole-pool-1": "no nvidia.com/mig-1g.5gb on this node",
+            "template-node-for-cpu-pool-1": "node has no GPUs known to Stowage",
+        },
+    });
+    assert_eq!(answer, want);
+    let scores: Value = serde_json::from_slice(&verbs.prioritize(request, now.monotonic).body).unwrap();
+    let scores: Vec<u64> = (0..6).map(|at| scores[at]["Score"].as_u64().unwrap()).collect();
+    // The idle node and its twin cost the same, so the name decides; what is only counted comes last.
+    assert_eq!(scores, [10, 0, 9, 8, 0, 0]);
+}
+
+#[test]
+fn a_node_that_does_not_exist_is_judged_as_its_idle_twin() {
+    let now = Now::read();
+    // Every node is full, and their twin is not.
+    let mut state = State::default();
+    for event in synthetic::events(2, 0, now) {
+        state.apply(event, now);
+    }
+    for n in 0..2 {
+        let (name, node) = (format!("p{n}"), synthetic::gpu_node_name(n));
+        state.choose(&synthetic::pod(&name, &name, WHOLE, 4), &node, now).unwrap();
+    }
+    let verbs = verbs(state);
+    let node = |name: &str, whole: &str| {
+        json!({ "metadata": { "name": name, "labels": { "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB-SHARED" } },
+            "status": { "allocatable": { "cpu": 96, WHOLE: whole, SLICE: "14", SHARE: "8" } } })
+    };
+    let nodes = [node("gpu-node-0", "4"), node("twin", "4"), node("stranger", "2"), json!({ "kind": 7 })];
+    let body = |resource: &str, count: u32| {
+        let mut request: Value = serde_json::from_slice(&synthetic::request(resource, count, [])).unwrap();
+        request["NodeNames"] = Value::Null;
+        request["Nodes"] = json!({ "items": nodes });
+        request.to_string().into_bytes()
+    };
+    let fitting = |resource, count| -> Vec<String> {
+        let answer = ask(&verbs, &body(resource, count), now);
+        let items = answer["Nodes"]["items"].as_array().unwrap().iter();
+        items.map(|node| node["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(fitting(WHOLE, 4), ["twin"]);
+    assert_eq!(fitting(WHOLE, 2), ["twin", "stranger"], "a stranger is judged by its counts");
+    // Its pods hold the whole GPUs of the node that exists, and not its shares.
+    assert_eq!(fitting(SHARE, 8), ["gpu-node-0", "twin", "stranger"]);
+    assert_eq!(fitting(SHARE, 9), [""; 0]);
+    assert_eq!(fitting("cpu", 1), [""], "who asks for no GPU goes where none is");
+    assert!(verbs.store().snapshot().assumed.len() == 2, "nothing is held");
 }

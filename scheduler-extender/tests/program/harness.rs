@@ -1,5 +1,6 @@
 //! The program as a process of its own, against the API server stand-in.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use stowage_scheduler_extender::clock::Now;
 use stowage_scheduler_extender::synthetic;
 use stowage_stand_ins::api_server::resources::{GPU_NODES, NODES, PODS};
-use stowage_stand_ins::api_server::{ApiServer, Options, Part, User};
+use stowage_stand_ins::api_server::{ApiServer, Attributes, Options, Part, User};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -32,7 +33,7 @@ pub fn create_gpu_node(api: &ApiServer, name: &str) {
         "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
         "status": {
             "conditions": [{ "type": "Ready", "status": "True" }],
-            "allocatable": { "cpu": "8", "nvidia.com/gpu": "4", "nvidia.com/mig-1g.5gb": "14", "nvidia.com/gpu.shared": "8" },
+            "allocatable": { "cpu": "8", "pods": "110", "nvidia.com/gpu": "4", "nvidia.com/mig-1g.5gb": "14", "nvidia.com/gpu.shared": "8" },
         },
     });
     let made = api.store().create(&NODES, "", node.clone()).unwrap();
@@ -80,11 +81,11 @@ pub async fn free_port() -> SocketAddr {
 impl Extender {
     /// Starts one; it is not ready yet.
     pub async fn start(api: &ApiServer) -> Self {
-        Self::start_at(api, free_port().await, free_port().await)
+        Self::start_at(api, free_port().await, free_port().await, &[])
     }
 
-    /// Starts one on these addresses.
-    pub fn start_at(api: &ApiServer, verbs: SocketAddr, http: SocketAddr) -> Self {
+    /// Starts one on these addresses, with more flags.
+    pub fn start_at(api: &ApiServer, verbs: SocketAddr, http: SocketAddr, flags: &[&str]) -> Self {
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(kubeconfig.path(), api.kubeconfig(Some("t"))).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_stowage-scheduler-extender"))
@@ -92,6 +93,7 @@ impl Extender {
             .arg(format!("--verb-address={verbs}"))
             .arg(format!("--http-address={http}"))
             .arg("--log-format=text")
+            .args(flags)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -108,7 +110,12 @@ impl Extender {
 
     /// Starts one and waits until it is ready.
     pub async fn ready(api: &ApiServer) -> Self {
-        let mut extender = Self::start(api).await;
+        Self::ready_with(api, &[]).await
+    }
+
+    /// The same with more flags.
+    pub async fn ready_with(api: &ApiServer, flags: &[&str]) -> Self {
+        let mut extender = Self::start_at(api, free_port().await, free_port().await, flags);
         extender.wait_for_log("known: ready").await;
         extender
     }
@@ -195,4 +202,41 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMu
         }
     };
     assert!(tokio::time::timeout(DEADLINE, asking).await.is_ok(), "{what} did not happen");
+}
+
+/// Verb, API group and resource.
+pub type Right = (String, String, String);
+
+/// The rights that the roles of these names give, of a file in this repository.
+pub fn granted(file: &str, roles: &[&str]) -> BTreeSet<Right> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut granted = BTreeSet::new();
+    let is_role = |object: &&Value| {
+        object["kind"].as_str().is_some_and(|kind| kind.ends_with("Role"))
+            && roles.iter().any(|name| object["metadata"]["name"] == *name)
+    };
+    for rule in documents.iter().filter(is_role).flat_map(|role| role["rules"].as_array().unwrap()) {
+        let words = |key: &str| -> Vec<String> {
+            rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        for (group, resource) in words("apiGroups")
+            .iter()
+            .flat_map(|g| words("resources").into_iter().map(move |r| (g.clone(), r)))
+        {
+            granted.extend(words("verbs").into_iter().map(|verb| (verb, group.clone(), resource.clone())));
+        }
+    }
+    assert!(!granted.is_empty(), "{file} has none of {roles:?}");
+    granted
+}
+
+/// The rights that were used.
+pub fn used(api: &ApiServer) -> BTreeSet<Right> {
+    let right = |a: Attributes| {
+        let resource =
+            if a.subresource.is_empty() { a.resource } else { format!("{}/{}", a.resource, a.subresource) };
+        (a.verb, a.group, resource)
+    };
+    api.audit().into_iter().map(|record| right(record.attributes)).collect()
 }

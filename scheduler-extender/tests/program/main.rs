@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ahead;
 mod harness;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -140,39 +140,8 @@ async fn it_uses_no_right_that_its_role_does_not_give() {
     let uid = create_pod(&api, "p", GPU, 1);
     assert_eq!(extender.bind("p", &uid, "a").await, "");
     assert_ne!(extender.bind("nobody", "u", "a").await, "");
-    let yaml = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../deploy/manifests/scheduler-rbac.yaml"
-    ));
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&yaml.unwrap()).unwrap();
-    let role = documents.iter().find(|object| {
-        object["kind"] == "ClusterRole" && object["metadata"]["name"] == "stowage-scheduler-extender"
-    });
-    let mut granted = BTreeSet::new();
-    for rule in role.unwrap()["rules"].as_array().unwrap() {
-        let words = |key: &str| -> Vec<String> {
-            rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
-        };
-        for (group, resource) in words("apiGroups")
-            .iter()
-            .flat_map(|g| words("resources").into_iter().map(move |r| (g.clone(), r)))
-        {
-            granted.extend(words("verbs").into_iter().map(|verb| (verb, group.clone(), resource.clone())));
-        }
-    }
-    let used: BTreeSet<(String, String, String)> = api
-        .audit()
-        .into_iter()
-        .map(|record| {
-            let a = record.attributes;
-            let resource = if a.subresource.is_empty() {
-                a.resource
-            } else {
-                format!("{}/{}", a.resource, a.subresource)
-            };
-            (a.verb, a.group, resource)
-        })
-        .collect();
+    let granted = granted("deploy/manifests/scheduler-rbac.yaml", &["stowage-scheduler-extender"]);
+    let used = used(&api);
     assert_eq!(used, granted, "what is used is what is granted");
 }
 
@@ -190,7 +159,7 @@ async fn a_busy_port_and_a_missing_configuration_are_named() {
     let api = api_server().await;
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let mut extender = Extender::start_at(&api, address, free_port().await);
+    let mut extender = Extender::start_at(&api, address, free_port().await, &[]);
     extender.wait_for_log(&format!("cannot listen on {address}")).await;
     assert_eq!(extender.ended().await, 69);
     let output = Command::new(env!("CARGO_BIN_EXE_stowage-scheduler-extender"))

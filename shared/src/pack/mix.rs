@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::gpu::{Gpu, Part};
+use crate::gpu::{Gpu, GpuKind, Offer, Part};
+use crate::mig::MigSlice;
 use crate::occupancy::GpuState;
 use crate::resource::ResourceName;
 
@@ -31,7 +32,8 @@ impl Mix {
     /// resource that is offered, and 1, 2, 4 and 8 whole GPUs together.
     ///
     /// A request is worth what it occupies, and the smallest offer of a resource counts, so that equal
-    /// requests are worth the same wherever they land.
+    /// requests are worth the same wherever they land. A profile with media engines (`+me`) is not expected where its
+    /// GPU offers slices of that size without them: it needs the same places, which would count twice.
     pub fn prior<'a>(gpus: impl IntoIterator<Item = &'a Gpu>) -> Self {
         let mut worth: BTreeMap<ResourceName, (u64, bool)> = BTreeMap::new();
         for gpu in gpus {
@@ -40,7 +42,7 @@ impl Mix {
                 Part::Slice(slice) => u64::from(slice.start) + u64::from(slice.size),
             });
             let grid = slices.max().unwrap_or(0).max(1);
-            for offer in gpu.kind.offers() {
+            for offer in gpu.kind.offers().iter().filter(|offer| !is_twin(&gpu.kind, offer)) {
                 let part = match &offer.part {
                     Part::Whole => 1000,
                     Part::Slice(slice) => 1000 * u64::from(slice.size) / grid,
@@ -69,6 +71,36 @@ impl Mix {
         let copies = |resource: &ResourceName| -> u32 { gpus.iter().map(|gpu| gpu.copies(resource)).sum() };
         self.shapes().map(|(resource, shapes)| worth(shapes, copies(resource))).sum()
     }
+
+    /// What a GPU could take again when one of those who use it leaves, in thousandths of a GPU, summed over them.
+    ///
+    /// Of two places that take away equally much, the better one leaves more of this: pods come and go, and room
+    /// that comes back in large pieces is worth more than the same room between pods that stay.
+    pub(super) fn returns(&self, gpu: &GpuState) -> u64 {
+        let single = |(resource, shapes): (_, &[Shape]), gpu: &GpuState| {
+            worth(shapes.get(..1).unwrap_or_default(), gpu.copies(resource))
+        };
+        let value = |gpu: &GpuState| -> u64 { self.shapes().map(|shape| single(shape, gpu)).sum() };
+        let now = value(gpu);
+        let mut without = gpu.clone();
+        let mut sum = 0;
+        for offer in 0..gpu.gpu.kind.offers().len() {
+            let leavers = u64::from(gpu.occupancy.in_use(offer));
+            if leavers > 0 {
+                without.occupancy.give_back(offer);
+                sum += leavers * value(&without).saturating_sub(now);
+                without.occupancy.take(offer);
+            }
+        }
+        sum
+    }
+}
+
+/// Whether an offer is a slice with media engines on a GPU that offers slices of that size without them.
+fn is_twin(kind: &GpuKind, offer: &Offer) -> bool {
+    let Part::Slice(slice) = &offer.part else { return false };
+    let plain = |other: &MigSlice| !other.media_engines && other.size == slice.size;
+    slice.media_engines && kind.offers().iter().any(|other| matches!(&other.part, Part::Slice(s) if plain(s)))
 }
 
 /// What `copies` single devices on one node are worth to requests of these shapes.

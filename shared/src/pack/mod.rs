@@ -6,6 +6,7 @@
 //! What a placement costs is, first, what it takes away from the requests to come ([`Mix`]); then whether it
 //! wakes a node or a GPU that nobody uses; then how much room it leaves beside it, the least being best.
 
+pub mod fleet;
 mod mix;
 mod place;
 #[cfg(test)]

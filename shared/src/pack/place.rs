@@ -1,5 +1,6 @@
 //! One request on one node.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::mix::{Mix, worth};
@@ -59,6 +60,8 @@ pub struct Cost {
     pub wakes_node: bool,
     /// GPUs that nobody used before.
     pub wakes_gpus: u32,
+    /// How much less comes back, in thousandths of a GPU, when pods beside it leave.
+    pub returns_less: i64,
     /// Devices of the resources asked for that the node could still take afterwards.
     pub room_left: u32,
 }
@@ -114,7 +117,7 @@ pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement,
     }
     let mut wanted: Vec<(&ResourceName, u32)> =
         demand.devices.iter().map(|(resource, &count)| (resource, count)).collect();
-    wanted.sort_by_key(|(resource, _)| std::cmp::Reverse(largest_part(gpus, resource)));
+    wanted.sort_by_key(|(resource, _)| Reverse(largest_part(gpus, resource)));
     let units: Vec<&ResourceName> =
         wanted.iter().flat_map(|&(resource, count)| std::iter::repeat_n(resource, count as usize)).collect();
 
@@ -134,6 +137,12 @@ pub fn place(gpus: &[GpuState], demand: &Demand, mix: &Mix) -> Result<Placement,
         wakes_gpus: count(
             gpus.iter().zip(&search.gpus).filter(|(b, a)| b.occupancy.is_idle() && !a.occupancy.is_idle()),
         ),
+        returns_less: gpus
+            .iter()
+            .zip(&search.gpus)
+            .filter(|(before, after)| before != after)
+            .map(|(before, after)| returns_less(mix, before, after))
+            .sum(),
         room_left: demand.devices.keys().map(|resource| copies(&search.gpus, resource)).sum(),
     };
     Ok(Placement { devices, cost })
@@ -217,7 +226,7 @@ impl Search<'_> {
     fn candidates(&self, resource: &ResourceName) -> Vec<Chosen> {
         let totals: Vec<(&ResourceName, u32)> =
             self.mix.shapes().map(|(known, _)| (known, copies(&self.gpus, known))).collect();
-        let mut ranked = Vec::new();
+        let mut ranked: Vec<(Rank, Chosen)> = Vec::new();
         for (g, gpu) in self.gpus.iter().enumerate() {
             for (offer, of) in gpu.gpu.kind.offers_of(resource) {
                 let again = of.distinct && self.chosen.contains(&Chosen { gpu: g, offer });
@@ -226,22 +235,20 @@ impl Search<'_> {
                 }
             }
         }
+        // What comes back later takes long to tell, so only the best ones are told apart by it.
+        let least = ranked.iter().map(|(rank, _)| (rank.lost, rank.wakes)).min();
+        for (rank, chosen) in ranked.iter_mut().filter(|(rank, _)| Some((rank.lost, rank.wakes)) == least) {
+            let before = &self.gpus[chosen.gpu];
+            rank.returns_less = returns_less(self.mix, before, &with(before, chosen.offer, self.share));
+        }
         ranked.sort_by_key(|&(rank, Chosen { gpu, .. })| (rank, self.gpus[gpu].gpu.index));
         ranked.into_iter().map(|(_, chosen)| chosen).collect()
     }
 
-    /// What one device takes away: value lost, an idle GPU woken, the room left on that GPU, the memory that its shares
-    /// leave, and last the start (the high end first: it leaves the low starts, where the large profiles begin).
-    fn rank(
-        &self,
-        g: usize,
-        offer: usize,
-        resource: &ResourceName,
-        totals: &[(&ResourceName, u32)],
-    ) -> (u64, bool, u32, u64, u8) {
+    /// What one device takes away, but for [`Rank::returns_less`].
+    fn rank(&self, g: usize, offer: usize, resource: &ResourceName, totals: &[(&ResourceName, u32)]) -> Rank {
         let before = &self.gpus[g];
-        let mut after = before.clone();
-        after.take(offer, self.share);
+        let after = with(before, offer, self.share);
         let lost = self.mix.shapes().zip(totals).map(|((known, shapes), &(_, total))| {
             let left = total - before.copies(known) + after.copies(known);
             worth(shapes, total).saturating_sub(worth(shapes, left))
@@ -250,10 +257,42 @@ impl Search<'_> {
             Part::Whole => 0,
             Part::Slice(slice) => slice.start,
         };
-        let memory =
-            before.gpu.kind.memory().0.saturating_sub(after.occupancy.claimed_mib(&after.gpu.kind, offer));
-        (lost.sum(), before.occupancy.is_idle(), after.copies(resource), memory, u8::MAX - start)
+        Rank {
+            lost: lost.sum(),
+            wakes: before.occupancy.is_idle(),
+            returns_less: 0,
+            room_left: after.copies(resource),
+            memory_left: before
+                .gpu
+                .kind
+                .memory()
+                .0
+                .saturating_sub(after.occupancy.claimed_mib(&after.gpu.kind, offer)),
+            start: Reverse(start),
+        }
     }
+}
+
+/// What one device takes away. Compared in the order of the fields; less is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    lost: u64,
+    /// Whether nobody used that GPU before.
+    wakes: bool,
+    returns_less: i64,
+    /// The room left on that GPU.
+    room_left: u32,
+    /// The memory that its shares leave, in MiB.
+    memory_left: u64,
+    /// The high end first: it leaves the low starts, where the large profiles begin.
+    start: Reverse<u8>,
+}
+
+/// A GPU with one more device in use.
+fn with(gpu: &GpuState, offer: usize, share: Option<ShareSize>) -> GpuState {
+    let mut gpu = gpu.clone();
+    gpu.take(offer, share);
+    gpu
 }
 
 /// How many devices of `resource` one pod could get of a GPU.
@@ -263,6 +302,12 @@ fn for_one_pod(gpu: &GpuState, resource: &ResourceName, share: Option<ShareSize>
         return gpu.copies_for(resource, share);
     }
     offers().map(|(offer, of)| gpu.room_for(offer, share).min(if of.distinct { 1 } else { u32::MAX })).sum()
+}
+
+/// How much less comes back of a GPU after a placement than before it.
+fn returns_less(mix: &Mix, before: &GpuState, after: &GpuState) -> i64 {
+    let [before, after] = [before, after].map(|gpu| i64::try_from(mix.returns(gpu)).unwrap_or(i64::MAX));
+    before.saturating_sub(after)
 }
 
 fn copies(gpus: &[GpuState], resource: &ResourceName) -> u32 {

@@ -145,6 +145,34 @@ fn slices_made_on_demand_keep_room_for_large_ones() {
     );
 }
 
+/// Takes slices such as `3g.20gb@4` of one GPU.
+fn take(state: &mut GpuState, slices: &[&str]) {
+    for text in slices {
+        let is_it =
+            |part: &Part| matches!(part, Part::Slice(s) if format!("{}@{}", s.profile, s.start) == *text);
+        let offer = state.gpu.kind.offers().iter().position(|offer| is_it(&offer.part)).unwrap();
+        state.occupancy.take(offer);
+    }
+}
+
+#[test]
+fn of_equal_places_the_one_beside_which_more_comes_back_is_kept() {
+    // Both have two slices left beside two in use. When the 2g leaves, half of the GPU is free; when one of the 1g
+    // leaves, it is not.
+    let mut node = node(&["on-demand", "on-demand"]);
+    take(&mut node[0], &["3g.20gb@4", "2g.10gb@0"]);
+    take(&mut node[1], &["3g.20gb@4", "1g.5gb@0", "1g.5gb@1"]);
+    assert_eq!(ask(&mut node, "mig-2g.10gb=1").unwrap().0, "1:2g.10gb@2");
+}
+
+#[test]
+fn media_engines_are_expected_only_where_there_is_no_slice_without_them() {
+    let expects = |gpu: &GpuState| {
+        Mix::prior([&*gpu.gpu]).shapes().any(|(resource, _)| resource == &name("mig-1g.5gb.me"))
+    };
+    assert!(!expects(&gpu(0, "on-demand")) && expects(&gpu(0, "mig:1g.5gb+me@0")));
+}
+
 #[test]
 fn a_request_of_several_sizes_is_arranged_so_that_all_fit() {
     let mut node = node(&["on-demand"]);

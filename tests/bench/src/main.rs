@@ -26,9 +26,7 @@ async fn measure(nvidia: Option<PathBuf>) -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     if wanted("extender") {
-        for nodes in [100, 1_000] {
-            extender::measure(nodes).await?;
-        }
+        extender::measure().await?;
     }
     if wanted("plugin") {
         plugin::measure(nvidia.clone()).await?;

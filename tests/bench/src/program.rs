@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -26,6 +26,17 @@ impl Running {
         };
         let child = command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn();
         Ok(Self(child.with_context(|| format!("cannot start {command:?}"))?))
+    }
+
+    /// Starts it with its input and output held by us: it can tell us something, and knows when we end.
+    pub(crate) fn start_with_pipes(command: &mut Command) -> Result<Self> {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        Ok(Self(child.with_context(|| format!("cannot start {command:?}"))?))
+    }
+
+    /// Its output, once, if it was started with pipes.
+    pub(crate) fn output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
     }
 
     /// Resident memory now and at its peak, in MiB.

@@ -12,6 +12,11 @@ impl Times {
         self.0.push(time);
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What so great a share of the times stays below or at, in milliseconds.
     pub(crate) fn at(&mut self, share: f64) -> f64 {
         self.0.sort_unstable();

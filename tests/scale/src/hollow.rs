@@ -178,6 +178,9 @@ async fn watch_pods(client: Client, state: Arc<Mutex<State>>, tell: watch::Sende
     }
 }
 
+/// GpuNodes to write, by name, and pods that change their phase.
+type Due = (Vec<(String, Value)>, Vec<(String, &'static str)>);
+
 impl State {
     fn see(&mut self, pod: &Seen, now: Instant) {
         let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { return };
@@ -224,7 +227,7 @@ impl State {
     }
 
     /// What is to be written now: GpuNodes by name, and the phases of pods.
-    fn take(&mut self, now: Instant) -> (Vec<(String, Value)>, Vec<(String, &'static str)>) {
+    fn take(&mut self, now: Instant) -> Due {
         let due = GPU_NODE_HEARTBEAT.saturating_sub(HEARTBEAT_MARGIN);
         let mut names = std::mem::take(&mut self.dirty);
         self.counts.gpu_nodes_written += names.len();

@@ -7,15 +7,25 @@ fn the_readme_lists_the_values_of_the_code() {
     let readme = include_str!("../../../README.md");
     let rows = [
         ("plan annotation", format!("`{PLAN_ANNOTATION}`")),
+        (
+            "policy annotations",
+            format!(
+                "`{PLACEMENT_ANNOTATION}` `{GPU_MODEL_ANNOTATION}` `{GPU_MEMORY_MIN_ANNOTATION}` \
+                 `{DISTINCT_GPUS_ANNOTATION}` `{SHARE_WITH_ANNOTATION}`"
+            ),
+        ),
+        ("may a pod be moved for others", format!("`{DISRUPTABLE_ANNOTATION}`")),
         ("API group and version", format!("`{API_GROUP}` `{API_VERSION}`")),
         ("scheduler name", format!("`{SCHEDULER_NAME}`")),
         ("device plugin: `/livez` `/readyz` `/metrics`", format!("port {PLUGIN_HTTP_PORT}")),
         ("scheduler extender: `/livez` `/readyz` `/metrics`", format!("port {EXTENDER_HTTP_PORT}")),
         (
-            "scheduler extender: `/filter` `/prioritize` `/bind`",
+            "scheduler extender: `/filter` `/prioritize` `/preempt` `/bind`",
             format!("port {EXTENDER_VERB_PORT}, on 127.0.0.1"),
         ),
         ("longest plan", format!("{PLAN_MAX_BYTES} bytes")),
+        ("longest policy annotation", format!("{POLICY_MAX_BYTES} bytes")),
+        ("patterns of GPU models, at most", format!("{GPU_MODEL_PATTERNS_MAX}")),
         ("longest device id", format!("{DEVICE_ID_MAX_BYTES} bytes")),
         ("largest request to the extender", format!("{EXTENDER_BODY_MAX_BYTES} bytes")),
         ("GPUs of a node, at most", format!("{GPUS_PER_NODE_MAX}")),

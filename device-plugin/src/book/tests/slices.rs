@@ -108,8 +108,18 @@ impl Node {
     }
 
     pub(super) fn tell_holders(&mut self) {
+        self.tell_some_holders(self.pods.len());
+    }
+
+    /// The kubelet starts anew: it shows no pod at first, and then those that it has come to.
+    pub(super) fn kubelet_starts(&mut self, shown: usize) {
+        self.tell_some_holders(0);
+        self.tell_some_holders(shown);
+    }
+
+    fn tell_some_holders(&mut self, most: usize) {
         self.now += Duration::from_secs(1);
-        let held = self.pods.iter().map(|pod| Holding {
+        let held = self.pods.iter().take(most).map(|pod| Holding {
             namespace: "default".into(),
             pod: pod.name.clone(),
             container: "c0".into(),
@@ -210,6 +220,26 @@ fn a_3g_pod_and_four_1g_pods_fill_an_a100_and_the_fifth_waits_for_the_3g_pods_en
     node.check();
 }
 
+/// Seen on a real cluster: after a kubelet's restart all bookings were given up, and nobody's slice was known any more.
+#[test]
+fn what_a_kubelet_that_has_just_started_does_not_show_is_not_free() {
+    let mut node = Node::new("a100-40gb", 1);
+    assert!(node.run("3g.20gb", 1, false, 0) && node.run("3g.20gb", 1, false, 0));
+    node.tell_holders();
+    node.kubelet_starts(1);
+    node.check();
+    assert!(!node.run("1g.5gb", 1, false, 0), "both halves are in use");
+    // A pod that ends meanwhile is not missed.
+    node.end(1);
+    assert!(node.run("1g.5gb", 1, false, 0));
+    node.tell_holders();
+    node.check();
+    // Neither is it where the plugin has just started too.
+    node.restart();
+    node.kubelet_starts(0);
+    node.check();
+}
+
 #[test]
 fn a_token_that_comes_too_late_waits_until_there_is_room() {
     let mut node = Node::new("a30", 1);
@@ -251,6 +281,7 @@ pub(super) enum Step {
     End(usize),
     Holders,
     Restart,
+    KubeletStarts(usize),
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -260,6 +291,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         4 => (0_usize..32).prop_map(Step::End),
         2 => Just(Step::Holders),
         1 => Just(Step::Restart),
+        1 => (0_usize..16).prop_map(Step::KubeletStarts),
     ]
 }
 
@@ -282,6 +314,7 @@ proptest! {
                 Step::End(_) => {}
                 Step::Holders => node.tell_holders(),
                 Step::Restart => node.restart(),
+                Step::KubeletStarts(shown) => node.kubelet_starts(shown),
             }
             node.check();
         }

@@ -210,6 +210,7 @@ impl World {
             Step::End(pod) if !self.node.pods.is_empty() => self.node.end(pod % self.node.pods.len()),
             Step::End(_) => {}
             Step::Holders => self.node.tell_holders(),
+            Step::KubeletStarts(shown) => self.node.kubelet_starts(shown),
             Step::Restart => {
                 self.ours.clone_from(&self.kept);
                 self.node.restart();

@@ -1,5 +1,6 @@
 mod assumed;
 mod believed;
+mod nominated;
 mod world;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ mod cdi;
 mod conformance;
 mod faults;
 mod main_job;
+mod nominate;
 mod on_demand;
 mod packing;
 mod race;
@@ -61,6 +62,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         trust::all(),
         race::all(),
         packing::all(),
+        nominate::all(),
         faults::all(),
         cdi::all(),
         on_demand::all(),

@@ -41,6 +41,8 @@ pub const CONFIG_MAPS: Gvr = Gvr::new("", "v1", "configmaps");
 pub const SERVICE_ACCOUNTS: Gvr = Gvr::new("", "v1", "serviceaccounts");
 /// coordination.k8s.io/v1 leases.
 pub const LEASES: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases");
+/// policy/v1 poddisruptionbudgets.
+pub const BUDGETS: Gvr = Gvr::new("policy", "v1", "poddisruptionbudgets");
 /// events.k8s.io/v1 events.
 pub const NEW_EVENTS: Gvr = Gvr::new("events.k8s.io", "v1", "events");
 /// stowage.dev/v1alpha1 gpunodes.
@@ -212,6 +214,7 @@ pub fn known() -> Vec<ResourceType> {
         service_accounts,
         leases,
         new_events,
+        ResourceType::built_in(BUDGETS, "PodDisruptionBudget").namespaced().with_status(),
         gpu_nodes,
     ]
 }

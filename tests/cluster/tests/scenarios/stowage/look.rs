@@ -184,6 +184,11 @@ pub(crate) async fn pod_resources(socket: &Path) -> Result<BTreeSet<(String, Str
 
 /// Asks one of our HTTP endpoints; anything but 200 is an error with the body.
 pub(crate) async fn http_ok(address: &str, path: &str) -> Result<()> {
+    http_text(address, path).await.map(drop)
+}
+
+/// The same, with what it says, head and all.
+pub(crate) async fn http_text(address: &str, path: &str) -> Result<String> {
     let mut stream =
         tokio::net::TcpStream::connect(address).await.with_context(|| format!("nobody at {address}"))?;
     stream
@@ -192,5 +197,5 @@ pub(crate) async fn http_ok(address: &str, path: &str) -> Result<()> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     ensure!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
-    Ok(())
+    Ok(answer)
 }

@@ -157,7 +157,8 @@ async fn plugin_with(cluster: &Cluster, node: &str, number: usize, written: &Wri
         .env("KUBECONFIG", kubeconfig))
 }
 
-async fn extender(cluster: &Cluster) -> Result<Program> {
+/// The extender's command line.
+pub(crate) async fn extender(cluster: &Cluster) -> Result<Program> {
     let account = ("stowage-system", "stowage-scheduler-extender");
     let kubeconfig =
         cluster.service_account_kubeconfig(account.0, account.1, TOKEN_TTL, TokenBoundTo::Nothing).await?;

@@ -58,6 +58,7 @@ pub(super) async fn answer(
         ("deletecollection", _) => delete_all(shared, &kind, path, request).await,
         ("delete", Some(Part::Main)) => delete(shared, &kind, path, request).await,
         ("create", _) if is_binding(path) => bind(shared, path, request).await,
+        ("create", _) if is_eviction(path) => evict(shared, path, request).await,
         ("create", Some(Part::Main)) if path.name.is_none() => create(shared, &kind, path, request).await,
         ("update", Some(part)) => update(shared, &kind, path, part, request).await,
         ("patch", Some(part)) => patch(shared, path, part, request).await,
@@ -125,6 +126,18 @@ async fn bind(
     Ok(success(StatusCode::CREATED, Value::Null))
 }
 
+async fn evict(
+    shared: &Shared,
+    path: &ObjectPath,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let eviction = read_object("Eviction", request).await?;
+    let options = delete_options_of(&eviction["deleteOptions"]);
+    let (namespace, name) = place(path);
+    shared.store.evict(namespace, name, &options)?;
+    Ok(success(StatusCode::CREATED, Value::Null))
+}
+
 async fn delete(
     shared: &Shared,
     kind: &ResourceType,
@@ -173,14 +186,16 @@ async fn delete_options(request: Request<Incoming>) -> Result<(DeleteOptions, bo
     }
     let body = parse_object("DeleteOptions", &body)?;
     dry_run |= body["dryRun"].as_array().is_some_and(|stages| !stages.is_empty());
-    let precondition =
-        |key| Some(text(&body, &["preconditions", key]).to_owned()).filter(|it| !it.is_empty());
-    let options = DeleteOptions {
-        grace_period_seconds: number(&body, &["gracePeriodSeconds"]),
+    Ok((delete_options_of(&body), dry_run))
+}
+
+fn delete_options_of(body: &Value) -> DeleteOptions {
+    let precondition = |key| Some(text(body, &["preconditions", key]).to_owned()).filter(|it| !it.is_empty());
+    DeleteOptions {
+        grace_period_seconds: number(body, &["gracePeriodSeconds"]),
         uid: precondition("uid"),
         resource_version: precondition("resourceVersion"),
-    };
-    Ok((options, dry_run))
+    }
 }
 
 async fn read_object(kind: &str, request: Request<Incoming>) -> Result<Value, ApiError> {
@@ -238,13 +253,17 @@ fn part(kind: &ResourceType, path: &ObjectPath) -> Result<Option<Part>, ApiError
     match path.subresource.as_deref() {
         None => Ok(Some(Part::Main)),
         Some("status") if kind.status => Ok(Some(Part::Status)),
-        Some(_) if is_binding(path) => Ok(None),
+        Some(_) if is_binding(path) || is_eviction(path) => Ok(None),
         Some(_) => Err(ApiError::no_such_resource()),
     }
 }
 
 fn is_binding(path: &ObjectPath) -> bool {
     path.resource == PODS && path.subresource.as_deref() == Some("binding")
+}
+
+fn is_eviction(path: &ObjectPath) -> bool {
+    path.resource == PODS && path.subresource.as_deref() == Some("eviction")
 }
 
 fn namespace(path: &ObjectPath) -> Option<&str> {

@@ -78,11 +78,17 @@ fn list(state: &State, resource: &Gvr, options: &ListOptions) -> Result<List, Ap
 
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
     let page: Vec<_> = found.by_ref().take(limit).collect();
-    let rest = found.count();
-    let last = page.last().filter(|_| rest > 0);
+    // Counted only where it is told: under a selector, each page would look at every object that is left.
+    let (more, remaining) = if selector.is_everything() {
+        let rest = found.count();
+        (rest > 0, Some(rest).filter(|&rest| rest > 0))
+    } else {
+        (found.next().is_some(), None)
+    };
+    let last = page.last().filter(|_| more);
     Ok(List {
         continue_token: last.map(|(key, _)| Token { version, after: (*key).clone() }.to_string()),
-        remaining: last.filter(|_| selector.is_everything()).map(|_| rest),
+        remaining,
         items: page.into_iter().map(|(_, object)| object.clone()).collect(),
         version,
     })

@@ -8,6 +8,7 @@
 mod binding;
 mod collection;
 mod commit;
+mod eviction;
 mod list;
 #[cfg(test)]
 mod tests;

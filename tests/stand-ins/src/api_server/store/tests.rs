@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::patch::{ApplyConfig, Patch};
-use super::super::resources::{CONFIG_MAPS, GPU_NODES, PODS};
+use super::super::resources::{BUDGETS, CONFIG_MAPS, GPU_NODES, PODS};
 use super::*;
 
 fn store() -> Store {
@@ -294,4 +294,26 @@ fn an_applied_status_takes_back_what_it_no_longer_names() {
     let version = store.version();
     apply(json!({ "gpus": { "GPU-2": { "used": 3 } }, "list": [3] }));
     assert_eq!(store.version(), version, "an apply that changes nothing writes nothing");
+}
+
+#[test]
+fn an_eviction_is_a_deletion_that_a_budget_may_refuse() {
+    let store = store();
+    let pod = |name: &str, app: &str| json!({ "metadata": { "name": name, "labels": { "app": app } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    for (name, app) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        store.create(&PODS, "default", pod(name, app)).unwrap();
+    }
+    let budget =
+        json!({ "metadata": { "name": "x" }, "spec": { "selector": { "matchLabels": { "app": "x" } } } });
+    store.create(&BUDGETS, "default", budget).unwrap();
+    store
+        .modify(&BUDGETS, "default", "x", Part::Status, |it| it["status"]["disruptionsAllowed"] = 1.into())
+        .unwrap();
+    let other = DeleteOptions { uid: Some("other".into()), ..DeleteOptions::default() };
+    assert_eq!(store.evict("default", "a", &other).unwrap_err().code, 409);
+    let any = DeleteOptions::default();
+    assert!(store.evict("default", "a", &any).is_ok());
+    assert_eq!(store.evict("default", "b", &any).unwrap_err().code, 429);
+    assert!(store.evict("default", "c", &any).is_ok(), "no budget protects it");
+    assert_eq!(store.evict("default", "c", &any).unwrap_err().code, 404);
 }

@@ -4,18 +4,24 @@
 //! arrives as `null`. Older releases wrote lower-case keys: they are read as well. Of the pod only what placement
 //! looks at is read, and node names are borrowed from the body: a request may carry thousands.
 //!
-//! `Pod` is an ordinary API object; full `Nodes` come only where `nodeCacheCapable` is off, which is refused.
+//! `Pod` is an ordinary API object; full `Nodes` come only where `nodeCacheCapable` is off, as who simulates a
+//! scheduler has it: they are kept whole, since the answer carries them back.
 
-use std::borrow::Cow;
-use std::io::Write;
-use std::ops::Deref;
-use std::sync::Arc;
+mod answer;
+mod names;
+mod preempt;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 use stowage_shared::request::{Request, RequestError};
 
+pub use self::answer::{Outcome, binding_result, filter_error, filter_result, host_priorities};
+pub use self::names::Name;
+pub use self::preempt::{
+    Candidates, ExtenderPreemptionArgs, MetaVictim, Victims, WholeVictim, preemption_result,
+    read_preemption_args,
+};
 use crate::state::GpuNames;
 
 /// What kube-scheduler sends to filter and prioritize.
@@ -25,12 +31,20 @@ pub struct ExtenderArgs<'a> {
     /// The pod to place.
     #[serde(alias = "pod", default)]
     pub pod: Option<Pod>,
-    /// Full nodes: not read, only noticed.
+    /// The nodes that are left, as API objects.
     #[serde(alias = "nodes", default)]
-    nodes: Option<IgnoredAny>,
+    nodes: Option<NodeList>,
     /// The nodes that are left.
     #[serde(alias = "nodenames", alias = "nodeNames", default, borrow)]
     node_names: Option<Vec<Name<'a>>>,
+}
+
+/// API objects of nodes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeList {
+    #[serde(deserialize_with = "null_is_default")]
+    items: Vec<Value>,
 }
 
 /// A pod, as far as filter and prioritize go.
@@ -72,10 +86,6 @@ impl Pod {
     }
 }
 
-/// A node's name, borrowed from the body where it has no escapes.
-#[derive(Debug, Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// What kube-scheduler sends to bind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -106,9 +116,6 @@ pub enum WireError {
     /// There is no pod in it.
     #[error("the request has no Pod")]
     NoPod,
-    /// It carries whole nodes.
-    #[error("the request carries no NodeNames: set nodeCacheCapable: true for this extender")]
-    NoNames,
 }
 
 /// A checked request to filter or prioritize.
@@ -117,12 +124,19 @@ pub struct Asked<'a> {
     /// The pod.
     pub pod: Pod,
     names: Vec<Name<'a>>,
+    /// One for each name, or none at all.
+    nodes: Vec<Value>,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
     /// The nodes to choose from, in kube-scheduler's order.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.names.iter().map(|name| &*name.0)
+    pub fn names(&self) -> &[Name<'a>] {
+        &self.names
+    }
+
+    /// Those nodes as API objects, in the same order; empty where the request has names only.
+    pub fn nodes(&self) -> &[Value] {
+        &self.nodes
     }
 }
 
@@ -133,11 +147,10 @@ impl Asked<'_> {
 pub fn read_args(body: &[u8]) -> Result<Asked<'_>, WireError> {
     let ExtenderArgs { pod, nodes, node_names } = read(body)?;
     let pod = pod.ok_or(WireError::NoPod)?;
-    match node_names {
-        // Both are null where no node is left.
-        None if nodes.is_some() => Err(WireError::NoNames),
-        names => Ok(Asked { pod, names: names.unwrap_or_default() }),
-    }
+    // Both are null where no node is left.
+    let nodes = nodes.filter(|_| node_names.is_none()).unwrap_or_default().items;
+    let names = node_names.unwrap_or_else(|| nodes.iter().map(Name::of).collect());
+    Ok(Asked { pod, names, nodes })
 }
 
 /// Reads a request to bind.
@@ -161,112 +174,9 @@ where
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Filter's answer: each node of the request stands in one of the lists.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Filtered<'a> {
-    /// Where the pod fits, in the order of the request.
-    pub fitting: Vec<&'a str>,
-    /// Where it does not fit now, with the reason.
-    pub failed: Vec<(&'a str, Reason)>,
-    /// Where it would not fit even if other pods left, with the reason.
-    pub unresolvable: Vec<(&'a str, Reason)>,
-}
-
-/// Why a node does not fit: one of few texts, so it is not copied for each node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// A sentence of ours.
-    Fixed(&'static str),
-    /// One that names what the pod asks for.
-    Shared(Arc<str>),
-}
-
-impl Deref for Reason {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        match self {
-            Self::Fixed(text) => text,
-            Self::Shared(text) => text,
-        }
-    }
-}
-
-/// Room for a name, its quotes and a comma.
-const NAME_BYTES: usize = 32;
-/// Room for a name with its reason.
-const REASON_BYTES: usize = 96;
-
-impl Filtered<'_> {
-    /// `ExtenderFilterResult`.
-    pub fn to_json(&self) -> Vec<u8> {
-        let refused = self.failed.len() + self.unresolvable.len();
-        let mut out = Vec::with_capacity(128 + self.fitting.len() * NAME_BYTES + refused * REASON_BYTES);
-        out.extend_from_slice(br#"{"Nodes":null,"NodeNames":["#);
-        for (i, name) in self.fitting.iter().enumerate() {
-            separate(&mut out, i);
-            write_text(&mut out, name);
-        }
-        out.extend_from_slice(br#"],"FailedNodes":{"#);
-        write_reasons(&mut out, &self.failed);
-        out.extend_from_slice(br#"},"FailedAndUnresolvableNodes":{"#);
-        write_reasons(&mut out, &self.unresolvable);
-        out.extend_from_slice(br#"},"Error":""}"#);
-        out
-    }
-}
-
-/// `ExtenderFilterResult` of a request that cannot be served.
-pub fn filter_error(error: &str) -> Vec<u8> {
-    let mut out =
-        br#"{"Nodes":null,"NodeNames":null,"FailedNodes":null,"FailedAndUnresolvableNodes":null,"Error":"#
-            .to_vec();
-    write_text(&mut out, error);
-    out.push(b'}');
-    out
-}
-
-/// `HostPriorityList`: nodes with their scores, 0 to 10.
-pub fn host_priorities<'a>(scores: impl ExactSizeIterator<Item = (&'a str, u8)>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(2 + scores.len() * (NAME_BYTES + 20));
-    out.push(b'[');
-    for (i, (name, score)) in scores.enumerate() {
-        separate(&mut out, i);
-        out.extend_from_slice(br#"{"Host":"#);
-        write_text(&mut out, name);
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, r#","Score":{score}}}"#);
-    }
-    out.push(b']');
-    out
-}
-
-/// `ExtenderBindingResult`; an empty error means that the pod is bound.
-pub fn binding_result(error: &str) -> Vec<u8> {
-    let mut out = br#"{"Error":"#.to_vec();
-    write_text(&mut out, error);
-    out.push(b'}');
-    out
-}
-
-fn write_reasons(out: &mut Vec<u8>, reasons: &[(&str, Reason)]) {
-    for (i, (name, reason)) in reasons.iter().enumerate() {
-        separate(out, i);
-        write_text(out, name);
-        out.push(b':');
-        write_text(out, reason);
-    }
-}
-
-fn separate(out: &mut Vec<u8>, i: usize) {
-    if i > 0 {
-        out.push(b',');
-    }
-}
-
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    // Writing a string to a Vec cannot fail.
-    let _ = text.serialize(&mut serde_json::Serializer::new(out));
+fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Texts and JSON trees have a JSON form, and writing to a Vec cannot fail.
+    let _ = value.serialize(&mut serde_json::Serializer::new(out));
 }
 
 #[cfg(test)]

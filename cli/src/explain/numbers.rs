@@ -1,0 +1,149 @@
+//! The numbers behind a reason. kube-scheduler groups nodes by equal texts, so the texts have none; here they are.
+
+use std::collections::BTreeSet;
+
+use stowage_shared::occupancy::GpuState;
+use stowage_shared::pack::NoFit;
+use stowage_shared::policy::{NotAllowed, WhyNot};
+use stowage_shared::resource::ResourceName;
+
+use crate::describe;
+use crate::world::{NodeState, Not, PodFacts, Verdict, World};
+
+/// What is wanted and the most that one of the nodes has, for nodes that say the same.
+pub fn behind(world: &World, pod: &PodFacts, not: &Not, nodes: &[&NodeState]) -> Vec<String> {
+    match &not.why {
+        Some(WhyNot::NoFit(no)) => devices(pod, no, nodes),
+        Some(WhyNot::NotAllowed(no)) => policy(pod, *no, nodes),
+        None => in_tree(world, pod, &not.text, nodes),
+    }
+}
+
+fn devices(pod: &PodFacts, no: &NoFit, nodes: &[&NodeState]) -> Vec<String> {
+    let resource = match no {
+        NoFit::NotOffered(_) => return Vec::new(),
+        NoFit::TooLarge(_) => return share(pod, nodes),
+        NoFit::TooFew(resource) | NoFit::Unhealthy(resource) | NoFit::Full(resource) => resource,
+    };
+    let total = pod.request.as_ref().map(|request| request.total()).unwrap_or_default();
+    let wants = total.get(resource).copied().unwrap_or(0);
+    let most = nodes.iter().map(|node| (Devices::of(node.states(), resource), node.name()));
+    // The first by name of those with the most.
+    let Some((has, name)) = most.max_by_key(|(has, name)| (has.free, std::cmp::Reverse(*name))) else {
+        return Vec::new();
+    };
+    let Devices { free, in_use, possible, ill } = has;
+    let ill = if ill == 0 { String::new() } else { format!(", {ill} unhealthy") };
+    let mut lines = vec![format!(
+        "wants {wants} on one node; the most free is {free}, on {name} (of {possible} possible, {in_use} in use{ill})"
+    )];
+    if free >= wants && total.len() > 1 {
+        lines.push("what is free does not fit together with the other devices that it asks for".into());
+    }
+    lines
+}
+
+/// How large a share is wanted, and the largest card.
+fn share(pod: &PodFacts, nodes: &[&NodeState]) -> Vec<String> {
+    let Some(size) = pod.share() else { return Vec::new() };
+    let gpus = nodes
+        .iter()
+        .flat_map(|node| node.states().iter().map(|state| (state.gpu.kind.memory(), node.name())));
+    // The first by name of those with the most.
+    let Some((most, name)) = gpus.max_by_key(|(memory, name)| (*memory, std::cmp::Reverse(*name))) else {
+        return Vec::new();
+    };
+    let wants = size.of(most);
+    vec![format!("wants shares of {wants}; the largest GPU has {most}, on {name}")]
+}
+
+/// Devices of a resource on a node.
+struct Devices {
+    free: u32,
+    in_use: u32,
+    possible: u32,
+    ill: u32,
+}
+
+impl Devices {
+    fn of(states: &[GpuState], resource: &ResourceName) -> Self {
+        let mut sum = Self { free: 0, in_use: 0, possible: 0, ill: 0 };
+        for state in states {
+            let offers = || state.gpu.kind.offers_of(resource);
+            let free = state.copies(resource);
+            sum.free += free;
+            sum.in_use += offers().map(|(offer, _)| state.occupancy.in_use(offer)).sum::<u32>();
+            sum.possible += GpuState::idle(state.gpu.clone()).copies(resource);
+            let well = state.occupancy.copies(&state.gpu.kind, resource);
+            sum.ill += well.saturating_sub(free);
+        }
+        sum
+    }
+}
+
+fn policy(pod: &PodFacts, no: NotAllowed, nodes: &[&NodeState]) -> Vec<String> {
+    let Ok(policy) = &pod.policy else { return Vec::new() };
+    let states = || nodes.iter().flat_map(|node| node.states());
+    match no {
+        NotAllowed::Model => {
+            let models: BTreeSet<&str> = states().map(|state| state.gpu.kind.model()).collect();
+            vec![format!("models there: {}", describe::some(&models.into_iter().collect::<Vec<_>>()))]
+        }
+        NotAllowed::Memory => {
+            let largest = states().map(|state| state.gpu.kind.memory()).max().unwrap_or_default();
+            vec![format!("wants {}; the largest card there has {largest}", policy.gpu_memory_min)]
+        }
+        NotAllowed::OtherNamespace | NotAllowed::Kept => {
+            let holders = nodes.iter().flat_map(|node| node.holders()).flatten();
+            let others: BTreeSet<&str> =
+                holders.map(|holder| &*holder.namespace).filter(|name| *name != pod.namespace()).collect();
+            vec![format!(
+                "other namespaces there: {}",
+                describe::some(&others.into_iter().collect::<Vec<_>>())
+            )]
+        }
+        NotAllowed::Distinct => Vec::new(),
+    }
+}
+
+/// How a node without any is told.
+const NONE: &str = " (of 0 possible, 0 in use)";
+
+/// kube-scheduler's own filters count what the kubelets report, which may lag behind what is possible.
+fn in_tree(world: &World, pod: &PodFacts, text: &str, nodes: &[&NodeState]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, wants) in pod.amounts.iter().filter(|(name, _)| text.contains(&format!("Insufficient {name}")))
+    {
+        let most =
+            nodes.iter().max_by_key(|node| (node.facts.free.get(name), std::cmp::Reverse(node.name())));
+        let Some(most) = most else { continue };
+        let unit = |amount: i64| if name == "cpu" { format!("{amount}m") } else { amount.to_string() };
+        let devices = name.parse().ok().filter(|_| world.names.is_gpu(name)).map(|resource| {
+            let Devices { in_use, possible, ill, .. } = Devices::of(most.states(), &resource);
+            let ill = if ill == 0 { String::new() } else { format!(", {ill} unhealthy") };
+            format!(" (of {possible} possible, {in_use} in use{ill})")
+        });
+        if world.names.is_gpu(name) && most.facts.free.get(name) == 0 && devices.as_deref() == Some(NONE) {
+            lines.push(format!("wants {wants} {name}; none of these nodes offers any"));
+            continue;
+        }
+        lines.push(format!(
+            "wants {} {name}; the most free is {}, on {}{}",
+            unit(wants),
+            unit(most.facts.free.get(name)),
+            most.name(),
+            devices.unwrap_or_default()
+        ));
+    }
+    let only_devices = text
+        .split(", ")
+        .all(|reason| reason.strip_prefix("Insufficient ").is_some_and(|name| world.names.is_gpu(name)));
+    let fits = |node: &&&NodeState| matches!(world.fit_of(node, pod), Some(Verdict::Fits(_)));
+    if only_devices && let Some(node) = nodes.iter().find(fits) {
+        lines.push(format!(
+            "{} has a free placement that its kubelet does not count yet; it follows within some seconds",
+            node.name()
+        ));
+    }
+    lines
+}

@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
+
+use crate::answer::Output;
+use crate::connect::Connection;
+use crate::simulate;
+
+/// Shows the GPUs of a cluster, who is on them, and why a pod goes where it goes.
+#[derive(Parser, Debug)]
+#[command(name = "kubectl stowage", bin_name = "kubectl stowage", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where and with whose rights.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// How to print the answer.
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    pub output: Output,
+    /// What is asked.
+    #[command(subcommand)]
+    pub question: Question,
+}
+
+/// What can be asked.
+#[derive(Subcommand, Debug)]
+pub enum Question {
+    /// Every node, every GPU, what it is offered as, and who holds what of it.
+    Map,
+    /// One line a node: GPUs, what of them is in use, free, stranded and unhealthy.
+    Nodes,
+    /// Why a pod waits, node by node, or where it is and what was planned for it.
+    Explain {
+        /// The pod's name.
+        #[arg(value_name = "POD")]
+        pod: String,
+    },
+    /// Where pods that do not exist yet would go, and what would then no longer fit. Creates nothing.
+    #[command(name = "what-if")]
+    WhatIf {
+        /// A file of pods, or of Deployments, StatefulSets, Jobs and the like; - reads from standard input.
+        #[arg(short, long = "filename", value_name = "FILE", required = true)]
+        filename: Vec<PathBuf>,
+    },
+    /// Proposes the fewest pod moves that gain the most placements; evicts them only with --apply.
+    Defrag(Defrag),
+    /// Finds what is wrong, each with its cure; exits with 1 on a warning or an error.
+    Doctor,
+    /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
+    Audit,
+    /// Replays a workload on GPUs that are not there, with the packing core of Stowage and what it is compared with.
+    Simulate(Box<simulate::Args>),
+    /// Prints the completion script of a shell for the program kubectl-stowage.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// How pods are moved.
+#[derive(Args, Debug)]
+pub struct Defrag {
+    /// Evicts the pods, one at a time, waits for each to run elsewhere, and stops when a step did not help.
+    #[arg(long)]
+    pub apply: bool,
+    /// The most pods that are moved.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u16).range(1..=100))]
+    pub max_moves: u16,
+    /// Only moves that let this waiting pod in, in the namespace of -n.
+    #[arg(long, value_name = "POD")]
+    pub r#for: Option<String>,
+    /// Moves pods of StatefulSets as well.
+    #[arg(long)]
+    pub stateful_sets: bool,
+    /// How long an evicted pod's replacement may take to run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = value_parser!(u32).range(10..=3600))]
+    pub timeout: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kubectls_flags_may_stand_anywhere() {
+        for line in [
+            "kubectl-stowage -n team --context c explain p -o json",
+            "kubectl-stowage explain p -n team -o json --context c",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.connection.namespace.as_deref(), Some("team"));
+            assert_eq!((cli.connection.context.as_deref(), cli.output), (Some("c"), Output::Json));
+        }
+        assert!(Cli::try_parse_from(["kubectl-stowage", "nodes", "-A", "-n", "x"]).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! The command line says what the extender says: both are asked about the same clusters, made at random.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use stowage_scheduler_extender::clock::Now;
+use stowage_scheduler_extender::state::event::{Change, Event};
+use stowage_scheduler_extender::state::{Store, event};
+use stowage_scheduler_extender::verbs::Verbs;
+use stowage_shared::pod::{PodSpec, PodStatus};
+use stowage_shared::resource::ResourceName;
+
+use super::*;
+use crate::objects::GpuNode;
+
+const NOW: &str = "2026-11-24T10:15:00Z";
+
+/// A node: what its GPUs are, how old its GpuNode is in seconds, whether it is ready.
+#[derive(Debug, Clone)]
+struct Recipe {
+    gpus: Vec<usize>,
+    age: i64,
+    ready: bool,
+    earlier: bool,
+}
+
+/// A pod: what it asks for, how many, and the node that it is bound to.
+#[derive(Debug, Clone)]
+struct Ask(&'static str, u32, Option<usize>);
+
+const RESOURCES: [&str; 3] = ["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-3g.20gb"];
+
+fn gpu(node: usize, index: usize, kind: usize) -> Value {
+    let uuid = format!("GPU-{node}-{index}");
+    let slice = |start: u8| {
+        json!({ "resource": RESOURCES[2], "uuid": format!("MIG-{node}-{index}-{start}"),
+                "slice": { "profile": "3g.20gb", "start": start, "size": 4 } })
+    };
+    let offers = match kind {
+        0 => json!([{ "resource": RESOURCES[0], "uuid": uuid }]),
+        1 => json!([{ "resource": RESOURCES[1], "uuid": uuid, "replicas": 3 }]),
+        2 => json!([slice(0), slice(4)]),
+        _ => {
+            json!([{ "resource": RESOURCES[0], "uuid": uuid }, { "resource": RESOURCES[1], "uuid": uuid, "replicas": 3 }])
+        }
+    };
+    json!({ "uuid": uuid, "index": index, "model": "M", "memoryMib": 40960, "offers": offers })
+}
+
+fn objects(recipes: &[Recipe], asks: &[Ask]) -> Objects {
+    let now: Timestamp = NOW.parse().unwrap();
+    let node = |(n, recipe): (usize, &Recipe)| {
+        serde_json::from_value(json!({
+            "metadata": { "name": format!("node-{n}"), "uid": format!("n{n}") },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": if recipe.ready { "True" } else { "False" } }],
+                "allocatable": if recipe.gpus.is_empty() { json!({ "pods": "110" }) } else {
+                    json!({ "pods": "110", RESOURCES[0]: "64", RESOURCES[1]: "64", RESOURCES[2]: "64" }) } },
+        }))
+        .unwrap()
+    };
+    let gpu_node = |(n, recipe): (usize, &Recipe)| {
+        let at = now - jiff::SignedDuration::from_secs(recipe.age);
+        let gpus = recipe.gpus.iter().enumerate().map(|(i, kind)| gpu(n, i, *kind)).collect::<Vec<_>>();
+        let uid = if recipe.earlier { "earlier".to_owned() } else { format!("n{n}") };
+        let status = json!({ "observedAt": at.to_string(), "nodeUid": uid, "gpus": gpus });
+        GpuNode {
+            name: format!("node-{n}"),
+            status: serde_json::from_value(status).map_err(|error: serde_json::Error| error.to_string()),
+        }
+    };
+    let pod = |(p, Ask(resource, count, node)): (usize, &Ask)| {
+        let node = node.map(|n| format!("node-{}", n % recipes.len()));
+        serde_json::from_value(json!({
+            "metadata": { "name": format!("pod-{p}"), "namespace": "d", "uid": format!("p{p}") },
+            "spec": { "schedulerName": "stowage-scheduler", "nodeName": node,
+                "containers": [{ "name": "c", "resources": { "limits": { *resource: count.to_string() } } }] },
+            "status": { "phase": "Pending" },
+        }))
+        .unwrap()
+    };
+    Objects {
+        now,
+        nodes: recipes.iter().enumerate().map(node).collect(),
+        gpu_nodes: recipes.iter().enumerate().filter(|(_, r)| !r.gpus.is_empty()).map(gpu_node).collect(),
+        pods: asks.iter().enumerate().map(pod).collect(),
+    }
+}
+
+/// The extender's filter and its best node for a pod, over the same objects.
+fn extender(objects: &Objects, pod: &PodFacts) -> (BTreeMap<String, String>, Option<String>) {
+    let now = Now { monotonic: Instant::now() + Duration::from_secs(3_600), wall: objects.now };
+    let store = Arc::new(Store::default());
+    let told = store.change(|state| {
+        state.apply(Event::Node(Change::ListBegins), now);
+        for node in &objects.nodes {
+            let status = node.status.clone().unwrap_or_default();
+            let count =
+                |(name, quantity): (String, k8s_openapi::apimachinery::pkg::api::resource::Quantity)| {
+                    Some((name.parse::<ResourceName>().ok()?, quantity.0.parse().ok()?))
+                };
+            let seen = event::Node {
+                name: node.metadata.name.clone().unwrap(),
+                uid: node.metadata.uid.clone().unwrap(),
+                ready: status.conditions.unwrap()[0].status == "True",
+                allocatable: status.allocatable.unwrap().into_iter().filter_map(count).collect(),
+            };
+            state.apply(Event::Node(Change::Listed(seen)), now);
+        }
+        state.apply(Event::Node(Change::ListEnds), now);
+        state.apply(Event::GpuNode(Change::ListBegins), now);
+        for GpuNode { name, status } in &objects.gpu_nodes {
+            let seen = event::GpuNode { name: name.clone(), status: status.clone() };
+            state.apply(Event::GpuNode(Change::Listed(seen)), now);
+        }
+        state.apply(Event::GpuNode(Change::ListEnds), now);
+        state.apply(Event::Pod(Change::ListBegins), now);
+        for pod in &objects.pods {
+            let id = event::PodId {
+                uid: pod.metadata.uid.clone().unwrap(),
+                namespace: pod.metadata.namespace.clone().unwrap(),
+                name: pod.metadata.name.clone().unwrap(),
+            };
+            let spec: PodSpec = serde_json::from_value(serde_json::to_value(&pod.spec).unwrap()).unwrap();
+            let seen = event::Pod::of(
+                id,
+                false,
+                Default::default(),
+                spec,
+                &PodStatus { phase: "Pending".into(), ..PodStatus::default() },
+            );
+            state.apply(Event::Pod(Change::Listed(seen)), now);
+        }
+        state.apply(Event::Pod(Change::ListEnds), now);
+    });
+    told.unwrap();
+    let verbs = Verbs::new(store);
+    let ask = |names: &[String]| json!({ "Pod": pod.object, "NodeNames": names }).to_string().into_bytes();
+    let names: Vec<String> = objects.nodes.iter().map(|node| node.metadata.name.clone().unwrap()).collect();
+    let answer: Value = serde_json::from_slice(&verbs.filter(&ask(&names), now.monotonic).body).unwrap();
+    let reasons = |key: &str| -> BTreeMap<String, String> {
+        serde_json::from_value(answer[key].clone()).unwrap_or_default()
+    };
+    let mut all = reasons("FailedNodes");
+    all.append(&mut reasons("FailedAndUnresolvableNodes"));
+    let fitting: Vec<String> = serde_json::from_value(answer["NodeNames"].clone()).unwrap_or_default();
+    let scores: Value =
+        serde_json::from_slice(&verbs.prioritize(&ask(&fitting), now.monotonic).body).unwrap();
+    let best = scores.as_array().unwrap().iter().find(|score| score["Score"] == 10);
+    (all, best.map(|score| score["Host"].as_str().unwrap().to_owned()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_is_said_of_each_node_is_what_the_extender_says(
+        recipes in prop::collection::vec(
+            (prop::collection::vec(0_usize..4, 0..4), prop::sample::select(vec![10_i64, 10, 10, 299, 301]), prop::bool::weighted(0.9), prop::bool::weighted(0.1))
+                .prop_map(|(gpus, age, ready, earlier)| Recipe { gpus, age, ready, earlier }), 1..6),
+        asks in prop::collection::vec(
+            (prop::sample::select(RESOURCES.to_vec()), 1_u32..4, prop::option::of(0_usize..6)).prop_map(|(r, n, node)| Ask(r, n, node)), 0..10),
+        resource in prop::sample::select(RESOURCES.to_vec()),
+        count in 1_u32..4,
+    ) {
+        let mut asks = asks;
+        asks.push(Ask(resource, count, None));
+        let objects = objects(&recipes, &asks);
+        let world = World::of(&objects);
+        let pod = world.pod("d", &format!("pod-{}", asks.len() - 1)).unwrap();
+        // kube-scheduler's own counts, which the extender never sees, are left out of the comparison.
+        let mut unlimited = world.clone();
+        for node in &mut unlimited.nodes {
+            node.facts.free = Amounts::of(Some(&RESOURCES.iter().chain(["pods"].iter()).map(|name| {
+                ((*name).to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("1000".into()))
+            }).collect()));
+        }
+        let verdicts = unlimited.judge(pod);
+        let (said, best) = extender(&objects, pod);
+        let ours: BTreeMap<String, String> = unlimited.nodes.iter().zip(&verdicts).filter_map(|(node, verdict)| match verdict {
+            Verdict::Not(not) => Some((node.name().to_owned(), not.text.clone())),
+            Verdict::Fits(_) => None,
+        }).collect();
+        prop_assert_eq!(ours, said);
+        prop_assert_eq!(World::best(&verdicts).map(|at| unlimited.nodes[at].name().to_owned()), best);
+    }
+}

@@ -1,0 +1,117 @@
+//! What each command says about a recorded cluster, compared with golden files.
+//!
+//! The cluster (`golden/cluster.yaml`) is served by the API server stand-in, so reading it is tested as well.
+//! `UPDATE_GOLDEN=1 cargo test -p kubectl-stowage --test golden` writes the files anew: look at the difference.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Cluster, here};
+use kubectl_stowage::answer::Output;
+use kubectl_stowage::page::Style;
+
+/// Asks `kubectl stowage QUESTION` and compares what it prints, and whether it would end with 1.
+async fn check(name: &str, question: &str, found: bool) {
+    let cluster = Cluster::recorded().await;
+    let (answer, output) = cluster.ask(question).await.unwrap();
+    let mut out = Vec::new();
+    answer.print(output, Style::Plain, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains('\u{1b}'), "no escapes of others reach the terminal");
+    let extension = match output {
+        Output::Text => "txt",
+        Output::Json => "json",
+        Output::Yaml => "yaml",
+    };
+    let path = here().join(format!("{name}.{extension}"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == golden, "{} is not what is said now; it is:\n{text}", path.display());
+    assert_eq!(answer.found, found, "what the exit code says");
+}
+
+#[tokio::test]
+async fn the_map_shows_every_gpu() {
+    check("map", "map", false).await;
+}
+
+#[tokio::test]
+async fn nodes_are_one_line_each() {
+    check("nodes", "nodes", false).await;
+    check("nodes", "nodes -o yaml", false).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_is_explained_with_the_numbers() {
+    check("explain-waits", "explain trainer-1 -n team-a", false).await;
+    check("explain-waits", "explain trainer-1 -n team-a -o json", false).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_would_fit_is_explained_with_its_best_nodes_and_what_holds_it_up() {
+    check("explain-fits", "explain embedder-1 -n search", false).await;
+}
+
+#[tokio::test]
+async fn a_pod_with_policies_is_explained_with_them() {
+    check("explain-policy", "explain speech-1 -A", false).await;
+    check("explain-odd", "explain odd -n team-b", false).await;
+}
+
+#[tokio::test]
+async fn a_running_pod_is_explained_with_its_plan_and_its_devices() {
+    check("explain-runs", "explain pod/embedder-0 -n search", false).await;
+    check("explain-unplanned", "explain reranker-0 -n search", false).await;
+}
+
+#[tokio::test]
+async fn what_if_places_pods_beside_each_other_and_creates_nothing() {
+    let file = here().join("what-if.yaml");
+    check("what-if", &format!("what-if -f {}", file.display()), true).await;
+    check("what-if", &format!("what-if -o json -f {}", file.display()), true).await;
+}
+
+#[tokio::test]
+async fn defrag_proposes_and_says_who_stays() {
+    check("defrag", "defrag", false).await;
+    check("defrag", "defrag -o json", false).await;
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong_and_knows_the_cure() {
+    check("doctor", "doctor", true).await;
+    check("doctor", "doctor -o json", true).await;
+}
+
+#[tokio::test]
+async fn the_audit_compares_what_was_planned_with_what_is() {
+    check("audit", "audit", false).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_there_is_an_error_that_names_the_namespace() {
+    let cluster = Cluster::recorded().await;
+    let error = cluster.ask("explain nobody -n team-a").await.unwrap_err();
+    assert!(error.to_string().contains("no pod \"nobody\" in namespace \"team-a\""), "{error}");
+}
+
+#[tokio::test]
+async fn commands_only_read() {
+    let cluster = Cluster::recorded().await;
+    let file = here().join("what-if.yaml");
+    for question in [
+        "map",
+        "nodes",
+        "doctor",
+        "audit",
+        "defrag",
+        "explain trainer-1 -A",
+        &format!("what-if -f {}", file.display()),
+    ] {
+        cluster.ask(question).await.unwrap();
+    }
+    let verbs: std::collections::BTreeSet<String> = cluster.verbs();
+    assert_eq!(verbs.into_iter().collect::<Vec<_>>(), ["list"]);
+}

@@ -1,0 +1,130 @@
+//! What the extender does without being asked, each behind a flag of its own and all of it under one Lease:
+//! nominating ahead, preemption across resource names, scale-downs that drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use futures::TryFutureExt;
+use kube::Client;
+use ops::Fault;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::book::feed::{self, Desk};
+use crate::drain::Drainer;
+use crate::lease::{Lease, identity};
+use crate::planner::Planner;
+use crate::preempt::Preemptor;
+use crate::watch::Feed;
+
+/// How long giving the Lease back may take: it is a favour to the next one, who otherwise waits for it to run out.
+const GIVE_BACK: Duration = Duration::from_millis(150);
+
+/// The flags.
+#[derive(Debug, Clone, Args)]
+pub struct AheadArgs {
+    /// Places waiting pods over the whole cluster and writes status.nominatedNodeName, so that kube-scheduler tries that
+    /// node first.
+    #[arg(long, env = "NOMINATE", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub nominate: bool,
+    /// Pods that are nominated and not bound yet, at most.
+    #[arg(long, env = "NOMINATIONS_MAX", default_value_t = 256)]
+    pub nominations_max: usize,
+    /// Makes room where a pod's devices are blocked by devices of other resource names: evicts pods of lower priority,
+    /// as PodDisruptionBudgets allow.
+    #[arg(long, env = "PREEMPTION", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub preemption: bool,
+    /// Pods that are evicted by it in an hour, at most.
+    #[arg(long, env = "EVICTIONS_PER_HOUR", default_value_t = 60)]
+    pub evictions_per_hour: u32,
+    /// Keeps controller.kubernetes.io/pod-deletion-cost of ReplicaSets' GPU pods, so that a scale-down takes the pods whose
+    /// going frees most.
+    #[arg(long, env = "DRAIN_SCALE_DOWNS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub drain_scale_downs: bool,
+    /// Deletion costs that are written in a minute, at most.
+    #[arg(long, env = "DELETION_COSTS_PER_MINUTE", default_value_t = 60)]
+    pub deletion_costs_per_minute: u32,
+    /// The namespace of the Lease under which one replica alone plans ahead.
+    #[arg(long, env = "LEASE_NAMESPACE", default_value = "stowage-system")]
+    pub lease_namespace: String,
+    /// The name of that Lease.
+    #[arg(long, env = "LEASE_NAME", default_value = "stowage-scheduler-extender")]
+    pub lease_name: String,
+}
+
+/// What runs.
+pub struct Ahead {
+    stop: oneshot::Sender<()>,
+    lease: JoinHandle<()>,
+}
+
+impl Ahead {
+    /// Starts what the flags ask for, with watches that feed the state as well; `None` where they ask for nothing.
+    pub fn start(
+        args: &AheadArgs,
+        client: &Client,
+        feed: &Feed,
+        parts: &mut JoinSet<Result<(), Fault>>,
+    ) -> Option<Self> {
+        if !args.nominate && !args.preemption && !args.drain_scale_downs {
+            return None;
+        }
+        let desk = Arc::new(Desk::new(args.nominate));
+        parts.spawn(feed::pods(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
+        parts.spawn(feed::nodes(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
+        let (namespace, name) = (&args.lease_namespace, &args.lease_name);
+        let lease = Lease::new(client.clone(), namespace, name, identity(), feed.metrics.clone());
+        let held = lease.held();
+        if args.nominate {
+            let planner = Planner {
+                client: client.clone(),
+                store: feed.store.clone(),
+                desk: desk.clone(),
+                held: held.clone(),
+                metrics: feed.metrics.clone(),
+                outstanding_max: args.nominations_max,
+            };
+            parts.spawn(planner.run().map_err(Fault::software));
+        }
+        if args.preemption {
+            parts.spawn(feed::budgets(client.clone(), desk.clone()).map_err(Fault::software));
+            let preemptor = Preemptor {
+                client: client.clone(),
+                store: feed.store.clone(),
+                desk: desk.clone(),
+                held: held.clone(),
+                metrics: feed.metrics.clone(),
+                evictions_per_hour: args.evictions_per_hour,
+            };
+            parts.spawn(preemptor.run().map_err(Fault::software));
+        }
+        if args.drain_scale_downs {
+            let drainer = Drainer {
+                client: client.clone(),
+                store: feed.store.clone(),
+                desk,
+                held,
+                metrics: feed.metrics.clone(),
+                writes_per_minute: args.deletion_costs_per_minute,
+            };
+            parts.spawn(drainer.run().map_err(Fault::software));
+        }
+        let (stop, stopped) = oneshot::channel::<()>();
+        let lease = tokio::spawn(lease.run(async {
+            // Dropped or sent, it means the same.
+            let _ = stopped.await;
+        }));
+        Some(Self { stop, lease })
+    }
+
+    /// Gives the Lease back.
+    pub async fn stop(self) {
+        drop(self.stop);
+        // Who cannot give it back in time leaves it to run out.
+        let _ = tokio::time::timeout(GIVE_BACK, self.lease).await;
+    }
+}

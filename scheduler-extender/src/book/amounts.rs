@@ -1,0 +1,288 @@
+//! What pods ask for and nodes have of every resource, added up as kube-scheduler adds it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use stowage_shared::pod::{Quantity, Resources};
+
+/// Counts pods: each asks for one, and a node has room for so many.
+pub const PODS: &str = "pods";
+/// The one resource that is counted in thousandths.
+const CPU: &str = "cpu";
+
+/// Amounts by resource: cpu in thousandths of a core, everything else in whole units. Sorted, none is 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amounts(Vec<(Arc<str>, u64)>);
+
+impl Amounts {
+    /// Reads quantities as they are written. What is no quantity counts as more than anybody has: nothing is guessed
+    /// as small.
+    pub fn of(quantities: &BTreeMap<String, Quantity>, names: &mut Names) -> Self {
+        let read = |(name, quantity): (&String, &Quantity)| {
+            let amount = if name == CPU { milli(quantity) } else { whole(quantity) };
+            (names.intern(name), amount.unwrap_or(u64::MAX))
+        };
+        Self(quantities.iter().map(read).filter(|(_, amount)| *amount > 0).collect())
+    }
+
+    /// The amount of one resource.
+    pub fn get(&self, name: &str) -> u64 {
+        self.at(name).map_or(0, |at| self.0[at].1)
+    }
+
+    /// Sets the amount of one resource.
+    pub fn set(&mut self, name: &Arc<str>, amount: u64) {
+        match self.0.binary_search_by(|(known, _)| known.cmp(name)) {
+            Ok(at) => self.0[at].1 = amount,
+            Err(at) => self.0.insert(at, (name.clone(), amount)),
+        }
+    }
+
+    /// Adds other amounts.
+    pub fn add(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let sum = self.get(name).saturating_add(*amount);
+            self.set(name, sum);
+        }
+    }
+
+    /// Raises each amount to that of the other, where the other has more.
+    pub fn raise(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            if self.get(name) < *amount {
+                self.set(name, *amount);
+            }
+        }
+    }
+
+    /// Whether so much is left of `all` where `used` is in use.
+    pub fn fits(&self, all: &Self, used: &Self) -> bool {
+        self.0.iter().all(|(name, wanted)| all.get(name).saturating_sub(used.get(name)) >= *wanted)
+    }
+
+    fn at(&self, name: &str) -> Option<usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()
+    }
+}
+
+/// One copy of each resource name: thousands of pods name the same few.
+#[derive(Debug, Default)]
+pub struct Names(BTreeMap<Arc<str>, ()>);
+
+impl Names {
+    /// Different names that are kept; more are not worth it.
+    const MAX: usize = 4096;
+
+    /// The shared copy.
+    pub fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some((known, ())) = self.0.get_key_value(name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        if self.0.len() < Self::MAX {
+            self.0.insert(name.clone(), ());
+        }
+        name
+    }
+}
+
+/// A quantity in thousandths, rounded up; `None` where it is none, or below 0.
+fn milli(quantity: &Quantity) -> Option<u64> {
+    let nano = nano(quantity)?;
+    u64::try_from(nano.div_ceil(1_000_000)).ok()
+}
+
+/// A quantity in whole units, rounded up; `None` where it is none, or below 0.
+fn whole(quantity: &Quantity) -> Option<u64> {
+    let nano = nano(quantity)?;
+    u64::try_from(nano.div_ceil(1_000_000_000)).ok()
+}
+
+/// Thousand-millionths: the finest that Kubernetes has.
+fn nano(quantity: &Quantity) -> Option<u128> {
+    const UNIT: u128 = 1_000_000_000;
+    let text = match quantity {
+        Quantity::Number(number) => return u128::from(*number).checked_mul(UNIT),
+        Quantity::Text(text) => text.strip_prefix('+').unwrap_or(text),
+    };
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if integer.is_empty() && fraction.is_empty() || fraction.contains('.') {
+        return None;
+    }
+    // Digits beyond the twentieth change nothing that we add up.
+    let fraction = &fraction[..fraction.len().min(20)];
+    let digits: u128 = format!("0{integer}{fraction}").parse().ok()?;
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    // Units that are below one are divided by, the others multiplied with.
+    let (times, divided): (u128, u128) = match suffix {
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1_000),
+        "" => (1, 1),
+        "k" => (1_000, 1),
+        "M" => (1_000_000, 1),
+        "G" => (1_000_000_000, 1),
+        "T" => (1_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        _ => {
+            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            let power = 10_u128.checked_pow(exponent.unsigned_abs())?;
+            if exponent < 0 { (1, power) } else { (power, 1) }
+        }
+    };
+    let numerator = digits.checked_mul(times)?.checked_mul(UNIT)?;
+    Some(numerator.div_ceil(scale.checked_mul(divided)?))
+}
+
+/// The requests; what has only a limit asks for that much, as the API server would have written.
+fn requested(resources: &Resources, names: &mut Names) -> Amounts {
+    let mut amounts = Amounts::of(&resources.requests, names);
+    for (name, amount) in Amounts::of(&resources.limits, names).0 {
+        if !resources.requests.contains_key(&*name) {
+            amounts.set(&name, amount);
+        }
+    }
+    amounts
+}
+
+/// A container, as far as this goes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Its name.
+    #[serde(deserialize_with = "super::null_is_default")]
+    pub name: String,
+    /// `Always` makes an init container a sidecar.
+    #[serde(deserialize_with = "super::null_is_default")]
+    pub restart_policy: String,
+    /// What it asks for.
+    #[serde(deserialize_with = "super::null_is_default")]
+    pub resources: Resources,
+    /// Its ports.
+    #[serde(deserialize_with = "super::null_is_default")]
+    pub ports: Vec<Port>,
+}
+
+/// A container's port.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Port {
+    /// Its port on the node, if it wants one.
+    #[serde(deserialize_with = "super::null_is_default")]
+    pub host_port: u32,
+}
+
+/// What a pod asks for in all, as kube-scheduler counts it.
+///
+/// Containers and sidecars run together. Init containers run one after another, each beside the sidecars that were
+/// started before it; so the larger of the two counts. What the pod as a whole states goes over what its containers
+/// sum up to, and its overhead comes on top.
+pub fn of_pod(
+    init: &[Container],
+    containers: &[Container],
+    whole: &Resources,
+    overhead: &BTreeMap<String, Quantity>,
+    names: &mut Names,
+) -> Amounts {
+    let mut all = Amounts::default();
+    containers.iter().for_each(|container| all.add(&requested(&container.resources, names)));
+    let (mut sidecars, mut largest) = (Amounts::default(), Amounts::default());
+    for container in init {
+        let amounts = requested(&container.resources, names);
+        if container.restart_policy == "Always" {
+            all.add(&amounts);
+            sidecars.add(&amounts);
+            largest.raise(&sidecars);
+        } else {
+            let mut beside = sidecars.clone();
+            beside.add(&amounts);
+            largest.raise(&beside);
+        }
+    }
+    all.raise(&largest);
+    for (name, amount) in requested(whole, names).0 {
+        all.set(&name, amount);
+    }
+    all.add(&Amounts::of(overhead, names));
+    all.set(&names.intern(PODS), 1);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_writes_them() {
+        for (text, want) in [
+            ("1", Some(1000)),
+            ("500m", Some(500)),
+            ("0.5", Some(500)),
+            (".5", Some(500)),
+            ("1.", Some(1000)),
+            ("1500u", Some(2)),
+            ("1n", Some(1)),
+            ("1e3", Some(1_000_000)),
+            ("1E-1", Some(100)),
+            ("1.5Ki", Some(1_536_000)),
+            ("2Gi", Some(2 << 30).map(|n: u64| n * 1000)),
+            ("", None),
+            (".", None),
+            ("1.2.3", None),
+            ("-1", None),
+            ("x", None),
+            ("1x", None),
+            ("9e99", None),
+            ("99999999999999999999999999999999999999999", None),
+        ] {
+            assert_eq!(milli(&Quantity::Text(text.into())), want, "{text:?}");
+        }
+        assert_eq!(milli(&Quantity::Number(2)), Some(2000));
+        assert_eq!(whole(&Quantity::Text("0.3".into())), Some(1));
+    }
+
+    fn container(text: &str) -> Container {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_pod_asks_for_what_runs_at_once() {
+        let mut names = Names::default();
+        let app = container(
+            r#"{"resources":{"requests":{"cpu":"1","memory":"1Gi"},"limits":{"nvidia.com/gpu":"1"}}}"#,
+        );
+        let init = container(r#"{"resources":{"requests":{"cpu":"3"}}}"#);
+        let sidecar = container(r#"{"restartPolicy":"Always","resources":{"requests":{"cpu":"500m"}}}"#);
+        let overhead = BTreeMap::from([("cpu".to_owned(), Quantity::Text("100m".into()))]);
+        let mut of = |init: &[Container], whole: &str| {
+            let whole = serde_json::from_str(whole).unwrap();
+            let all = of_pod(init, &[app.clone(), app.clone()], &whole, &overhead, &mut names);
+            (all.get("cpu"), all.get("memory") >> 30, all.get("nvidia.com/gpu"), all.get(PODS))
+        };
+        assert_eq!(of(&[], "{}"), (2100, 2, 2, 1));
+        assert_eq!(of(std::slice::from_ref(&init), "{}"), (3100, 2, 2, 1));
+        assert_eq!(of(&[sidecar.clone(), init.clone()], "{}"), (3600, 2, 2, 1));
+        assert_eq!(of(&[init, sidecar], "{}"), (3100, 2, 2, 1));
+        assert_eq!(of(&[], r#"{"requests":{"cpu":"8"}}"#), (8100, 2, 2, 1));
+    }
+
+    #[test]
+    fn what_is_no_quantity_fits_nowhere() {
+        let mut names = Names::default();
+        let odd = Amounts::of(&BTreeMap::from([("cpu".to_owned(), Quantity::Text("-5".into()))]), &mut names);
+        let mut all = Amounts::default();
+        all.set(&"cpu".into(), 1_000_000);
+        assert!(!odd.fits(&all, &Amounts::default()));
+        assert!(Amounts::default().fits(&all, &odd));
+    }
+}

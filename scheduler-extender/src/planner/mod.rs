@@ -1,0 +1,225 @@
+//! Nominating ahead: waiting pods are placed over the whole cluster before kube-scheduler takes them up.
+//!
+//! kube-scheduler shows an extender only the nodes that it has sampled, and looking at all of them costs it tens of
+//! milliseconds a pod. A pod with `status.nominatedNodeName` is tried on that node first and alone. So the best node of
+//! the whole cluster costs about what a look at a tenth of it costs.
+//!
+//! ```text
+//!   watches ──► book ──┐
+//!          └──► state ─┴──► plan (pure) ──► write ──► API server ──► kube-scheduler tries that node first
+//!                             ▲ track (pure): once a pod, so many at once, taken back when not used
+//! ```
+//!
+//! A nomination is a hint. If what it was based on has changed, kube-scheduler goes its ordinary way. Two planners at
+//! once do no harm either: each writes only where the field is empty and the pod is as it was looked at.
+
+pub mod plan;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod track;
+pub mod write;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use tokio::sync::mpsc;
+
+use self::plan::{Nomination, Scene, plan};
+use self::track::{Expired, Outcome, Tracker};
+use self::write::Target;
+use crate::binding::post::PostError;
+use crate::book::Place;
+use crate::book::feed::Desk;
+use crate::lease::Held;
+use crate::metrics::Metrics;
+use crate::seldom::Seldom;
+use crate::state::{Broken, Store};
+use crate::verbs::Memo;
+
+/// Writes at once.
+const WRITES_MAX: usize = 64;
+/// How long nothing need happen before the queue is looked at again, for what changes with time alone.
+const TICK: Duration = Duration::from_secs(1);
+/// The pause after a round that nominated nobody, at least and at most: a storm of events is looked at in whole.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// So many times as long as such a round took is the pause, so that it costs a fifth of a core at most.
+const PAUSE_TIMES: u32 = 4;
+/// How often a write that fails for a reason that a person must mend is logged at most.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+/// Nominates waiting pods, while the Lease is held.
+pub struct Planner {
+    /// Writes.
+    pub client: Client,
+    /// The GPUs.
+    pub store: Arc<Store>,
+    /// Everything else.
+    pub desk: Arc<Desk>,
+    /// Whether we are the one who plans.
+    pub held: Held,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Pods that are nominated and not bound, at most.
+    pub outstanding_max: usize,
+}
+
+/// What a write has come to.
+struct Written {
+    nomination: Nomination,
+    result: Result<(), PostError>,
+}
+
+/// What goes on from round to round.
+struct Course {
+    tracker: Tracker,
+    memo: Memo,
+    resume: Option<Place>,
+    results: mpsc::Sender<Written>,
+    complaint: Seldom,
+}
+
+impl Planner {
+    /// Plans until the process ends.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn run(self) -> Result<(), Broken> {
+        let (results, mut written) = mpsc::channel(WRITES_MAX);
+        let mut course = Course {
+            tracker: Tracker::default(),
+            memo: Memo::default(),
+            resume: None,
+            results,
+            complaint: Seldom::every(COMPLAINT_EVERY),
+        };
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let start = Instant::now();
+            let begun = self.round(&mut course)?;
+            if begun == 0 {
+                tokio::time::sleep((start.elapsed() * PAUSE_TIMES).clamp(PAUSE.0, PAUSE.1)).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+            tokio::select! {
+                () = self.desk.changed() => {}
+                _ = ticks.tick() => {}
+                () = std::future::ready(()), if course.resume.is_some() => {}
+                Some(done) = written.recv() => self.settle(&mut course, done)?,
+            }
+            while let Ok(done) = written.try_recv() {
+                self.settle(&mut course, done)?;
+            }
+        }
+    }
+
+    /// Looks at the queue once, and begins to write what it decides. Answers with how many writes it began.
+    fn round(&self, course: &mut Course) -> Result<usize, Broken> {
+        let held = self.held.now();
+        let now = Instant::now();
+        let nominations = {
+            let mut desk = self.desk.open();
+            let settled = std::mem::take(&mut desk.settled);
+            for settled in &settled {
+                let outcome = course.tracker.settled(settled);
+                let counted = held && plan::demand(&settled.pod, &self.store.snapshot()).is_some();
+                outcome.filter(|_| counted).into_iter().for_each(|outcome| self.metrics.nomination(outcome));
+            }
+            let snapshot = self.store.snapshot();
+            if !held || !snapshot.synced {
+                course.tracker.clear();
+                course.resume = None;
+                return Ok(0);
+            }
+            desk.book.refresh();
+            for (_, pod) in desk.book.waiting(None) {
+                course.tracker.told(pod);
+            }
+            for Expired { uid, node, first } in course.tracker.expire(now) {
+                if first {
+                    self.metrics.nomination(Outcome::Expired);
+                }
+                if let Some(pod) = desk.book.pod(&uid).filter(|pod| pod.nominated == *node) {
+                    self.take_back(pod);
+                }
+                self.store.change(|state| state.unnominate(&uid))?;
+            }
+            let limit = self.outstanding_max.saturating_sub(course.tracker.outstanding()).min(WRITES_MAX);
+            let scene = Scene { snapshot: &snapshot, memo: &course.memo, book: &desk.book, now };
+            let round = plan(&scene, course.resume, limit, |uid| course.tracker.has(uid));
+            // At the bound there is nothing to go on with.
+            course.resume = round.resume.filter(|_| limit > round.nominations.len());
+            round.nominations
+        };
+        if !nominations.is_empty() {
+            // From now on, before anybody has told it back, filter keeps their room.
+            self.store
+                .change(|state| nominations.iter().for_each(|it| state.nominate(&it.uid, &it.node, false)))?;
+        }
+        let begun = nominations.len();
+        for nomination in nominations {
+            course.tracker.begins(&nomination.uid, nomination.node.clone());
+            self.begin(nomination, course.results.clone());
+        }
+        Ok(begun)
+    }
+
+    /// Writes a nomination. The bound on those that are outstanding bounds the tasks.
+    fn begin(&self, nomination: Nomination, results: mpsc::Sender<Written>) {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let Nomination { namespace, name, uid, resource_version, node } = &nomination;
+            let target = Target { namespace, name, uid, resource_version };
+            let result = write::nominate(&client, target, Some(node)).await;
+            // Nobody listens any more when the process ends.
+            let _ = results.send(Written { nomination, result }).await;
+        });
+    }
+
+    fn settle(&self, course: &mut Course, done: Written) -> Result<(), Broken> {
+        let Written { nomination: Nomination { uid, namespace, name, node, .. }, result } = done;
+        let now = Instant::now();
+        match result {
+            Ok(()) => {
+                course.tracker.written(&uid, true, now);
+                tracing::debug!(pod.namespace = namespace, pod.name = name, pod.uid = uid, %node, "Pod nominated.");
+            }
+            Err(error) => {
+                // Where nobody knows, it counts as not done: if it was, the watch tells.
+                course.tracker.written(&uid, false, now);
+                self.store.change(|state| state.unnominate(&uid))?;
+                tracing::debug!(pod.namespace = namespace, pod.name = name, pod.uid = uid, %node, %error, "Pod not nominated.");
+                if error.is_forbidden() && course.complaint.now() {
+                    tracing::error!(
+                        %error,
+                        "Pods cannot be nominated: apply deploy/options/nominate.yaml"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a nomination back that was not used. If the pod has changed meanwhile, it is left as it is.
+    fn take_back(&self, pod: &crate::book::objects::Pod) {
+        let (client, pod) = (self.client.clone(), pod.clone());
+        tokio::spawn(async move {
+            let target = Target {
+                namespace: &pod.namespace,
+                name: &pod.name,
+                uid: &pod.uid,
+                resource_version: &pod.resource_version,
+            };
+            let result = write::nominate(&client, target, None).await;
+            let error = result.err().map(|error| error.to_string());
+            tracing::info!(
+                pod.namespace = pod.namespace,
+                pod.name = pod.name,
+                error,
+                "A nomination was not used in time."
+            );
+        });
+    }
+}

@@ -1,0 +1,187 @@
+//! Preemption across resource names: room is made where a pod's devices are blocked by devices of other names.
+//!
+//! kube-scheduler's preemption finds victims where the *same* resource name is short. Three `mig-1g` slices in the place
+//! of a `mig-3g` are no shortage to it. So for a pod that it has found no node for, and for which it makes no room itself,
+//! this looks for the least important pods whose going gives it a placement.
+//!
+//! The rules: pods of lower priority only, none where the pod's `preemptionPolicy` is `Never`; no PodDisruptionBudget is
+//! broken, and the API server's eviction, which counts them itself, is the only way; the UID is a precondition; for one
+//! pod at a time, so many pods an hour; each victim's Event tells why. The pod is nominated to the node, so that the room
+//! is kept for it.
+
+pub mod course;
+mod evict;
+#[cfg(test)]
+mod tests;
+pub mod victims;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+
+use self::course::{Course, Making, Next};
+use self::evict::Evicted;
+use self::victims::{Price, Victim, pain, price};
+use crate::book::feed::Desk;
+use crate::book::objects::Pod;
+use crate::lease::Held;
+use crate::metrics::{EvictionResult, Metrics};
+use crate::planner::plan::demand;
+use crate::planner::write::{self, Target};
+use crate::state::{Broken, Store};
+use crate::verbs::Asker;
+
+/// How often it is looked what to do next.
+const TICK: Duration = Duration::from_secs(1);
+/// Nodes where somebody's going would help, before the best of them is taken; as kube-scheduler's own preemption has it.
+const OFFERS_MAX: usize = 100;
+/// Nodes that are looked at before other tasks have their turn.
+const NODES_AT_ONCE: usize = 64;
+
+/// Makes room for pods, while the Lease is held.
+pub struct Preemptor {
+    /// Writes.
+    pub client: Client,
+    /// The GPUs.
+    pub store: Arc<Store>,
+    /// Everything else.
+    pub desk: Arc<Desk>,
+    /// Whether we are the one who acts.
+    pub held: Held,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Pods that are evicted in an hour, at most.
+    pub evictions_per_hour: u32,
+}
+
+impl Preemptor {
+    /// Makes room until the process ends.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn run(self) -> Result<(), Broken> {
+        let mut course = Course::new(self.evictions_per_hour);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let next = {
+                let desk = self.desk.open();
+                let may = self.held.now() && desk.budgets_known && self.store.snapshot().synced;
+                if may { course.next(&desk.book, Instant::now()) } else { course.stop() }
+            };
+            match next {
+                Next::Nothing => {}
+                Next::LookFor(pod) => self.look_for(&mut course, &pod).await?,
+                Next::Evict(making, victim) => self.evict(&mut course, &making, &victim).await?,
+                Next::Nominate(making) => self.nominate(&making).await,
+                Next::End(uid) => self.store.change(|state| state.unnominate(&uid))?,
+            }
+        }
+    }
+
+    /// Finds the node where making room hurts least, and begins.
+    async fn look_for(&self, course: &mut Course, pod: &Pod) -> Result<(), Broken> {
+        let snapshot = self.store.snapshot();
+        let Some(demand) = demand(pod, &snapshot) else { return Ok(()) };
+        let asker = Asker { uid: &pod.uid, priority: pod.priority, demand: &demand };
+        let mut offers: Vec<(String, Vec<Victim>)> = Vec::new();
+        for (at, node) in snapshot.nodes().enumerate().filter(|(_, node)| node.is_gpu_node()) {
+            if at % NODES_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+            let asked = {
+                let desk = self.desk.open();
+                let now = Instant::now();
+                self.store
+                    .change(|state| price(&desk.book, state, &snapshot, pod, &asker, &node.name, now))?
+            };
+            match asked {
+                // kube-scheduler will find it.
+                Some(Price::Free) => return Ok(()),
+                Some(Price::Victims(victims)) => offers.push((node.name.to_string(), victims)),
+                None => {}
+            }
+            if offers.len() >= OFFERS_MAX {
+                break;
+            }
+        }
+        let best = offers.into_iter().min_by(|(one, a), (two, b)| (pain(a), one).cmp(&(pain(b), two)));
+        let Some((node, victims)) = best else { return Ok(()) };
+        let Some(making) = course.begin(pod, &node, victims, Instant::now()) else { return Ok(()) };
+        tracing::info!(
+            pod.namespace = pod.namespace,
+            pod.name = pod.name,
+            node,
+            victims = making.victims.len(),
+            "Room is made for a pod."
+        );
+        // Whatever the API server has, filter keeps the room from now on.
+        self.store.change(|state| state.nominate(&pod.uid, &node, true))?;
+        self.nominate(&making).await;
+        Ok(())
+    }
+
+    async fn evict(&self, course: &mut Course, making: &Making, victim: &Victim) -> Result<(), Broken> {
+        let evicted = if self.held.now() {
+            evict::evict(&self.client, victim).await
+        } else {
+            Evicted::Failed("the Lease is lost".into())
+        };
+        let result = match &evicted {
+            Evicted::Done => EvictionResult::Evicted,
+            Evicted::Gone => EvictionResult::Gone,
+            Evicted::Protected => EvictionResult::Protected,
+            Evicted::Failed(_) => EvictionResult::Failed,
+        };
+        self.metrics.eviction(result);
+        let (pod, node) = (&making.name, &making.node);
+        match evicted {
+            Evicted::Done => {
+                tracing::info!(
+                    pod.namespace = victim.namespace,
+                    pod.name = victim.name,
+                    node,
+                    preemptor = pod,
+                    "Pod evicted."
+                );
+                evict::tell(&self.client, making, victim).await;
+                course.evicted(&victim.uid);
+            }
+            Evicted::Gone => course.evicted(&victim.uid),
+            Evicted::Protected | Evicted::Failed(_) => {
+                tracing::warn!(
+                    pod.namespace = victim.namespace,
+                    pod.name = victim.name,
+                    node,
+                    preemptor = pod,
+                    result = ?evicted,
+                    "A pod is not evicted, and no more room is made on this node."
+                );
+                if let Next::End(uid) = course.stop() {
+                    self.store.change(|state| state.unnominate(&uid))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nominates the pod, if nobody else has; whether it succeeds is not waited for, since filter keeps the room.
+    async fn nominate(&self, making: &Making) {
+        let target = {
+            let desk = self.desk.open();
+            let pod =
+                desk.book.pod(&making.uid).filter(|pod| pod.nominated.is_empty() && pod.node.is_empty());
+            pod.map(|pod| {
+                (pod.namespace.clone(), pod.name.clone(), pod.uid.clone(), pod.resource_version.clone())
+            })
+        };
+        let Some((namespace, name, uid, resource_version)) = target else { return };
+        let target =
+            Target { namespace: &namespace, name: &name, uid: &uid, resource_version: &resource_version };
+        if let Err(error) = write::nominate(&self.client, target, Some(&making.node)).await {
+            tracing::debug!(pod.namespace = namespace, pod.name = name, %error, "Pod not nominated.");
+        }
+    }
+}

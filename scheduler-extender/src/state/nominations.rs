@@ -1,0 +1,228 @@
+//! Pods that are not bound yet and for which a node keeps room.
+//!
+//! A pod's `status.nominatedNodeName` says that kube-scheduler tries that node first; whoever wrote it, room is kept
+//! for it there, as kube-scheduler keeps cpu and memory: against pods of equal or lower priority, never against
+//! more important ones. A nomination of our own counts from the moment it is decided, before the API server or
+//! the watch has told it back.
+//!
+//! A nomination is a hint and promises no devices: which of the node's are kept is reckoned anew each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use stowage_shared::occupancy::GpuState;
+use stowage_shared::pack::{Demand, Mix, Placement, place};
+
+use super::classes::Classes;
+use super::{KnownGpus, NodeGpus, State};
+
+/// Of more pods nominated to one node than this, the least important count for nothing: no node has room for so many,
+/// and each is placed again whenever the node changes.
+const NOMINEES_MAX: usize = 256;
+
+/// A pod for which a node keeps room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nominee {
+    /// Its UID.
+    pub uid: String,
+    /// Its priority.
+    pub priority: i32,
+    /// What it asks for of GPUs.
+    pub demand: Demand,
+}
+
+/// The pods for which one node keeps room, the most important first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nominated {
+    nominees: Vec<Nominee>,
+    /// For each priority that a nominee has, from the highest: the GPUs once all that are at least as important are
+    /// placed.
+    levels: Vec<(i32, KnownGpus)>,
+}
+
+/// What of a node's GPUs one pod may use.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Room<'a> {
+    /// What any pod of its priority may use: of a class, so that it is judged once.
+    Class(&'a KnownGpus),
+    /// The pod itself is nominated there, so that its own room is not counted against it.
+    Own(Vec<GpuState>),
+}
+
+impl Nominated {
+    fn of(mut nominees: Vec<Nominee>, known: &KnownGpus, mix: &Mix, classes: &mut Classes) -> Self {
+        nominees.sort_by(|one, two| order(one).cmp(&order(two)));
+        nominees.truncate(NOMINEES_MAX);
+        let mut gpus = known.gpus.clone();
+        let mut levels: Vec<(i32, KnownGpus)> = Vec::new();
+        for alike in nominees.chunk_by(|one, two| one.priority == two.priority) {
+            for nominee in alike {
+                let _ = take(&mut gpus, &nominee.demand, mix);
+            }
+            let level =
+                KnownGpus { gpus: gpus.clone(), class: classes.of(&gpus), fresh_until: known.fresh_until };
+            levels.extend(alike.first().map(|first| (first.priority, level)));
+        }
+        Self { nominees, levels }
+    }
+
+    /// The pods, the most important first.
+    pub fn nominees(&self) -> &[Nominee] {
+        &self.nominees
+    }
+
+    /// What a pod that is not nominated here may use: what is kept for pods that are at least as important is taken.
+    pub fn beside<'a>(&'a self, known: &'a KnownGpus, priority: i32) -> &'a KnownGpus {
+        let counted = self.levels.iter().rev().find(|(of, _)| *of >= priority);
+        counted.map_or(known, |(_, level)| level)
+    }
+
+    /// What any pod may use if everything that is kept is taken.
+    pub fn beside_all<'a>(&'a self, known: &'a KnownGpus) -> &'a KnownGpus {
+        self.levels.last().map_or(known, |(_, level)| level)
+    }
+
+    /// What a pod may use, whether or not it is nominated here itself.
+    pub fn room<'a>(&'a self, known: &'a KnownGpus, priority: i32, uid: &str, mix: &Mix) -> Room<'a> {
+        if self.nominees.iter().any(|nominee| nominee.uid == uid) {
+            Room::Own(self.without(known, priority, uid, mix))
+        } else {
+            Room::Class(self.beside(known, priority))
+        }
+    }
+
+    /// The GPUs once the others that are at least as important are placed.
+    pub fn without(&self, known: &KnownGpus, priority: i32, uid: &str, mix: &Mix) -> Vec<GpuState> {
+        let mut gpus = known.gpus.clone();
+        for nominee in self.nominees.iter().filter(|it| it.uid != uid && it.priority >= priority) {
+            let _ = take(&mut gpus, &nominee.demand, mix);
+        }
+        gpus
+    }
+}
+
+/// The order in which nominees of one node are placed: the same in every replica.
+fn order(nominee: &Nominee) -> (std::cmp::Reverse<i32>, &str) {
+    (std::cmp::Reverse(nominee.priority), &nominee.uid)
+}
+
+/// Places a request and counts it as in use; where it does not fit, nothing changes.
+pub fn take(gpus: &mut [GpuState], demand: &Demand, mix: &Mix) -> Option<Placement> {
+    let placement = place(gpus, demand, mix).ok()?;
+    for chosen in placement.devices.values().flatten() {
+        gpus[chosen.gpu].take(chosen.offer, demand.share);
+    }
+    Some(placement)
+}
+
+/// Whether all of these pods fit together, placed in the order in which [`Nominated`] places them.
+pub fn arrange<'a>(gpus: &[GpuState], nominees: impl IntoIterator<Item = &'a Nominee>, mix: &Mix) -> bool {
+    let mut gpus = gpus.to_vec();
+    let mut nominees: Vec<&Nominee> = nominees.into_iter().collect();
+    nominees.sort_by(|one, two| order(one).cmp(&order(two)));
+    nominees.into_iter().all(|nominee| take(&mut gpus, &nominee.demand, mix).is_some())
+}
+
+/// Nominations of our own that the watch has not told back, or that we keep up ourselves.
+#[derive(Debug, Default)]
+pub(super) struct Nominations {
+    by_uid: BTreeMap<String, Ours>,
+    by_node: BTreeMap<Arc<str>, BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+struct Ours {
+    node: Arc<str>,
+    /// Ends when the watch tells it back: from then on what the API server has counts.
+    until_told: bool,
+}
+
+impl Nominations {
+    fn remove(&mut self, uid: &str) -> Option<Arc<str>> {
+        let ours = self.by_uid.remove(uid)?;
+        if let Some(uids) = self.by_node.get_mut(&ours.node) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_node.remove(&ours.node);
+            }
+        }
+        Some(ours.node)
+    }
+}
+
+impl State {
+    /// Keeps room on a node for a waiting pod from now on, until the watch shows its nomination. `keep_up` keeps it
+    /// beyond that, until [`unnominate`](Self::unnominate): for room that is only being made.
+    ///
+    /// What ends it otherwise: the pod is bound, has ended or is gone.
+    pub fn nominate(&mut self, uid: &str, node: &str, keep_up: bool) {
+        self.unnominate(uid);
+        if self.pods.get(uid).is_none_or(|record| !record.bare.node.is_empty()) {
+            return;
+        }
+        let node: Arc<str> = node.into();
+        self.nominations.by_node.entry(node.clone()).or_default().insert(uid.to_owned());
+        self.touch(&node);
+        self.nominations.by_uid.insert(uid.to_owned(), Ours { node, until_told: !keep_up });
+    }
+
+    /// The node on which we keep room for a pod, if the watch has not told it back.
+    pub fn nominated(&self, uid: &str) -> Option<Arc<str>> {
+        self.nominations.by_uid.get(uid).map(|ours| ours.node.clone())
+    }
+
+    /// Keeps room for a pod no longer, unless the API server has it nominated.
+    pub fn unnominate(&mut self, uid: &str) {
+        if let Some(node) = self.nominations.remove(uid) {
+            self.touch(&node);
+        }
+    }
+
+    /// What is held for a pod changed, and with it whether it counts where it is nominated.
+    pub(super) fn touch_nominated(&mut self, uid: &str) {
+        let ours = self.nominations.by_uid.get(uid).map(|ours| ours.node.clone());
+        let told = self.pods.get(uid).and_then(|record| record.nominated()).map(Arc::from);
+        for node in [ours, told].into_iter().flatten() {
+            self.touch(&node);
+        }
+    }
+
+    /// Where room is kept depends on what is expected, so it is reckoned anew when that changes.
+    pub(super) fn touch_all_nominated(&mut self) {
+        let told = self.pods.nominated_nodes().map(Arc::from);
+        let nodes: Vec<Arc<str>> = self.nominations.by_node.keys().cloned().chain(told).collect();
+        nodes.iter().for_each(|node| self.touch(node));
+    }
+
+    /// The watch told something of a pod: what it tells of its nomination counts, if we waited for it.
+    pub(super) fn nomination_told(&mut self, uid: &str) {
+        let Some(ours) = self.nominations.by_uid.get(uid) else { return };
+        let told = self.pods.get(uid).and_then(|record| record.nominated());
+        if ours.until_told && told == Some(&*ours.node) {
+            self.unnominate(uid);
+        }
+    }
+
+    /// The pods for which a node keeps room.
+    pub(super) fn nominated_to(&mut self, node: &str, gpus: &NodeGpus) -> Option<Arc<Nominated>> {
+        let NodeGpus::Known(known) = gpus else { return None };
+        let ours = self.nominations.by_node.get(node).into_iter().flatten();
+        let ours = ours.filter_map(|uid| self.pods.get(uid));
+        let elsewhere = |uid: &str| self.nominations.by_uid.contains_key(uid);
+        let told = self.pods.nominated_to(node).filter(|record| !elsewhere(&record.bare.uid));
+        let nominees: Vec<Nominee> = ours
+            .chain(told)
+            // What is held for a pod that is being bound is counted already.
+            .filter(|record| !record.request().is_empty() && self.assumptions.get(&record.bare.uid).is_none())
+            .map(|record| Nominee {
+                uid: record.bare.uid.clone(),
+                priority: record.bare.priority,
+                demand: record.request().demand(),
+            })
+            .collect();
+        if nominees.is_empty() {
+            return None;
+        }
+        Some(Arc::new(Nominated::of(nominees, known, &self.mix, &mut self.classes)))
+    }
+}

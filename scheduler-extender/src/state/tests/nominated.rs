@@ -1,0 +1,123 @@
+//! Room that is kept for pods that are not bound yet.
+
+use stowage_shared::pack::Demand;
+
+use super::*;
+
+fn waiting(name: &str, resource: &str, count: u64, priority: i32, nominated: &str) -> Pod {
+    let pod = synthetic::pod(name, name, resource, count);
+    Pod { priority, nominated: nominated.to_owned(), ..pod }
+}
+
+fn demand(resource: &str, count: u32) -> Demand {
+    let pod = synthetic::pod("p", "p", resource, u64::from(count));
+    stowage_shared::request::Request::of_standard(&pod.spec).unwrap().demand()
+}
+
+/// How many of a resource a pod may get on the node.
+fn room(state: &mut State, priority: i32, uid: &str, resource: &str) -> u32 {
+    let view = state.view(NODE).unwrap();
+    let NodeGpus::Known(known) = &view.gpus else { panic!("{view:?}") };
+    let mix = state.mix.clone();
+    let room =
+        view.nominated.as_ref().map_or(Room::Class(known), |kept| kept.room(known, priority, uid, &mix));
+    let gpus = match &room {
+        Room::Class(known) => &known.gpus,
+        Room::Own(gpus) => gpus,
+    };
+    let resource: ResourceName = resource.parse().unwrap();
+    gpus.iter().map(|gpu| gpu.copies(&resource)).sum()
+}
+
+#[test]
+fn room_is_kept_against_pods_of_equal_and_lower_priority_only() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    state.apply(pod_applied(&waiting("a", synthetic::WHOLE, 3, 5, NODE)), now);
+    state.apply(pod_applied(&waiting("b", synthetic::WHOLE, 1, 0, NODE)), now);
+    let mut left = |priority, uid| room(&mut state, priority, uid, synthetic::WHOLE);
+    assert_eq!([left(6, "x"), left(5, "x"), left(1, "x"), left(0, "x")], [4, 1, 1, 0]);
+    assert_eq!((left(5, "a"), left(0, "b")), (4, 1), "its own room is not counted against a pod");
+}
+
+#[test]
+fn our_own_nomination_counts_at_once_and_then_as_the_watch_tells_it() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    let pod = waiting("a", synthetic::WHOLE, 3, 0, "");
+    state.apply(pod_applied(&pod), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4);
+    state.nominate("a", NODE, false);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+    // An older version of the pod, told late.
+    state.apply(pod_applied(&Pod { running: true, ..pod.clone() }), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+    let told = Pod { nominated: NODE.to_owned(), ..pod.clone() };
+    state.apply(pod_applied(&told), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1, "once, not twice");
+    state.apply(pod_applied(&pod), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4, "kube-scheduler took it back");
+    state.nominate("a", NODE, true);
+    state.apply(pod_applied(&told), now);
+    state.apply(pod_applied(&pod), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1, "what is kept up stays");
+    state.unnominate("a");
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4);
+}
+
+#[test]
+fn a_pod_that_is_bound_or_gone_keeps_no_room_by_nomination() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    for end in ["bound", "deleted", "deleting"] {
+        let pod = waiting("a", synthetic::WHOLE, 3, 0, NODE);
+        state.apply(pod_applied(&pod), now);
+        state.nominate("a", NODE, true);
+        assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+        match end {
+            "bound" => {
+                let Ok(Choice::Planned(_, plan)) = state.choose(&pod, NODE, now) else { panic!() };
+                assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1, "held, and not kept besides");
+                state.apply(pod_applied(&bound(&pod, NODE, &plan)), now);
+                assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+                state.apply(Event::Pod(Change::Deleted("a".into())), now);
+            }
+            "deleted" => state.apply(Event::Pod(Change::Deleted("a".into())), now),
+            _ => {
+                state.unnominate("a");
+                state.apply(pod_applied(&Pod { deleting: true, ..pod.clone() }), now);
+            }
+        }
+        assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4, "{end}");
+    }
+}
+
+#[test]
+fn a_pod_is_bound_beside_what_is_kept_where_it_can_be() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    // A nominee is placed as any pod would be: so that who comes next does not take its place.
+    state.apply(pod_applied(&waiting("a", synthetic::SLICE, 7, 0, NODE)), now);
+    let pod = waiting("b", synthetic::SLICE, 7, 0, "");
+    state.apply(pod_applied(&pod), now);
+    assert!(matches!(state.choose(&pod, NODE, now), Ok(Choice::Planned(..))));
+    assert_eq!(room(&mut state, 0, "x", synthetic::SLICE), 0);
+    assert_eq!(room(&mut state, 0, "a", synthetic::SLICE), 7);
+    // One that kube-scheduler wants bound all the same goes before one that only hopes.
+    let third = waiting("c", synthetic::SLICE, 7, 0, "");
+    state.apply(pod_applied(&third), now);
+    assert!(matches!(state.choose(&third, NODE, now), Ok(Choice::Planned(..))));
+    assert_eq!(room(&mut state, 0, "a", synthetic::SLICE), 0);
+}
+
+#[test]
+fn nominees_fit_together_or_do_not() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    let view = state.view(NODE).unwrap();
+    let NodeGpus::Known(known) = &view.gpus else { panic!() };
+    let nominee =
+        |uid: &str, count| Nominee { uid: uid.into(), priority: 0, demand: demand(synthetic::WHOLE, count) };
+    assert!(arrange(&known.gpus, &[nominee("a", 2), nominee("b", 2)], &state.mix));
+    assert!(!arrange(&known.gpus, &[nominee("a", 2), nominee("b", 3)], &state.mix));
+}

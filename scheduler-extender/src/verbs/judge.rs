@@ -1,0 +1,121 @@
+//! What there is to say of each node of a request: once for all nodes that are alike.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use foldhash::fast::FixedState;
+use stowage_shared::pack::{Demand, place};
+
+use super::memo::{Judgement, Memo};
+use super::template::Template;
+use crate::state::{Class, KnownGpus, NodeView, Room, Snapshot, Unknown};
+use crate::wire::Asked;
+
+/// What there is to say of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is not in our cache.
+    UnknownNode,
+    /// It has no GPUs.
+    NoGpus,
+    /// It has some, and takes no GPU pods, whoever leaves.
+    Closed(Unknown),
+    /// Its GPUs are known.
+    Judged(Judgement),
+}
+
+/// The verdicts of a request, and which of them is each node's.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    /// The different ones.
+    pub(super) all: Vec<Verdict>,
+    /// By the place of a node in the request, the place of its verdict.
+    pub(super) of: Vec<usize>,
+}
+
+/// Where verdicts stand: those that are always there, by [`Unknown`] where nodes are closed, and then those on classes.
+const UNKNOWN_NODE: usize = 0;
+const NO_GPUS: usize = 1;
+const CLOSED: usize = 2;
+const JUDGED: usize = CLOSED + Unknown::ALL.len();
+
+/// Judges every node of a request.
+pub(super) fn verdicts(
+    snapshot: &Snapshot,
+    memo: &Memo,
+    asked: &Asked<'_>,
+    demand: &Demand,
+    now: Instant,
+) -> Verdicts {
+    let mut places: HashMap<Class, usize, FixedState> = HashMap::default();
+    let mut classes: Vec<&KnownGpus> = Vec::new();
+    // Where the pod itself is nominated, which is one node.
+    let mut own: Vec<(usize, Judgement)> = Vec::new();
+    let known = asked.names().iter().enumerate().map(|(at, name)| {
+        let Some(node) = snapshot.node(name.text()) else { return UNKNOWN_NODE };
+        let known = match node.usable(now) {
+            Err(None) => return NO_GPUS,
+            Err(Some(why)) => return CLOSED + why as usize,
+            Ok(known) => match room(snapshot, node, known, asked) {
+                Room::Class(known) => known,
+                Room::Own(gpus) => {
+                    own.push((at, Judgement::of(place(&gpus, demand, &snapshot.mix))));
+                    return UNKNOWN_NODE;
+                }
+            },
+        };
+        *places.entry(known.class).or_insert_with(|| {
+            classes.push(known);
+            JUDGED + classes.len() - 1
+        })
+    });
+    let mut of: Vec<usize> = known.collect();
+    let mut all = vec![Verdict::UnknownNode, Verdict::NoGpus];
+    all.extend(Unknown::ALL.map(Verdict::Closed));
+    all.extend(memo.judge(snapshot, demand, classes).into_iter().map(Verdict::Judged));
+    for (at, judgement) in own {
+        of[at] = all.len();
+        all.push(Verdict::Judged(judgement));
+    }
+    judge_templates(snapshot, asked, demand, &mut all, &mut of);
+    Verdicts { all, of }
+}
+
+/// What of a node this pod may use: not what is kept for pods that are nominated there and as important.
+fn room<'a>(snapshot: &Snapshot, node: &'a NodeView, known: &'a KnownGpus, asked: &Asked<'_>) -> Room<'a> {
+    node.nominated.as_ref().map_or(Room::Class(known), |kept| {
+        kept.room(known, asked.pod.spec.priority, &asked.pod.metadata.uid, &snapshot.mix)
+    })
+}
+
+/// Judges the nodes that come as API objects and are not known.
+fn judge_templates(
+    snapshot: &Snapshot,
+    asked: &Asked<'_>,
+    demand: &Demand,
+    all: &mut Vec<Verdict>,
+    of: &mut [usize],
+) {
+    let mut places: BTreeMap<Template, usize> = BTreeMap::new();
+    for (object, of) in asked.nodes().iter().zip(of) {
+        if *of != UNKNOWN_NODE {
+            continue;
+        }
+        let template = Template::of(object, &snapshot.names);
+        *of = if template.has_gpus() {
+            let judgement = |template: &Template| Verdict::Judged(template.judge(snapshot, demand));
+            *places.entry(template).or_insert_with_key(|template| {
+                all.push(judgement(template));
+                all.len() - 1
+            })
+        } else {
+            NO_GPUS
+        };
+    }
+}
+
+/// The place of the node where devices are held for this pod, if it is in the request.
+pub(super) fn held(snapshot: &Snapshot, asked: &Asked<'_>) -> Option<usize> {
+    let node = snapshot.assumed.get(&asked.pod.metadata.uid)?;
+    asked.names().iter().position(|name| name.text() == &**node)
+}

@@ -1,0 +1,73 @@
+//! Would the pod fit once those who should go are gone?
+//!
+//! kube-scheduler finds victims by its own counts: pods whose going leaves enough of the same resource. Counts are not
+//! placements, so a node drops out where the pod would not fit even then. Nobody is taken off a list: each of its pods
+//! is needed for kube-scheduler's counts.
+//!
+//! kube-schedulers after 1.36 may send an empty list: by their counts nobody need go. Such a node stays if the pod fits
+//! there.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use stowage_shared::pack::{Demand, place};
+
+use crate::state::{Broken, Snapshot, State, Store, take};
+use crate::wire::{Candidates, MetaVictim, Pod, Victims};
+
+/// Keeps the candidates that would help.
+///
+/// # Errors
+/// [`Broken`].
+pub fn preempt(
+    store: &Store,
+    snapshot: &Snapshot,
+    pod: &Pod,
+    candidates: Candidates,
+    now: Instant,
+) -> Result<Candidates, Broken> {
+    let demand = match pod.request(&snapshot.names) {
+        // Not about GPUs: whatever kube-scheduler has found is right.
+        Ok(request) if request.is_empty() => return Ok(candidates),
+        Ok(request) => request.demand(),
+        Err(_) => return Ok(Candidates::new()),
+    };
+    let asker = Asker { uid: &pod.metadata.uid, priority: pod.spec.priority, demand: &demand };
+    store.change(|state| {
+        let helps = |node: &str, victims: &Victims<MetaVictim>| {
+            let gone = victims.pods.iter().map(|victim| &*victim.uid).collect();
+            fits_without(state, snapshot, &asker, node, &gone, now)
+        };
+        candidates.into_iter().filter(|(node, victims)| helps(node, victims)).collect()
+    })
+}
+
+/// Who wants room, and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The pod's UID.
+    pub uid: &'a str,
+    /// Its priority.
+    pub priority: i32,
+    /// What it asks for.
+    pub demand: &'a Demand,
+}
+
+/// Whether a pod fits a node once some pods are gone, beside what is kept for others that are as important.
+pub fn fits_without(
+    state: &State,
+    snapshot: &Snapshot,
+    asker: &Asker<'_>,
+    node: &str,
+    gone: &BTreeSet<&str>,
+    now: Instant,
+) -> bool {
+    let Ok(mut gpus) = state.gpus_without(node, gone, now) else { return false };
+    let kept = snapshot.node(node).and_then(|view| view.nominated.as_ref());
+    for nominee in kept.into_iter().flat_map(|kept| kept.nominees()) {
+        if nominee.uid != asker.uid && nominee.priority >= asker.priority {
+            let _ = take(&mut gpus, &nominee.demand, &snapshot.mix);
+        }
+    }
+    place(&gpus, asker.demand, &snapshot.mix).is_ok()
+}
