@@ -22,7 +22,9 @@ pub struct TestArgs {
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Passed on to the benchmark: `extender`, `plugin`, or `answers`, which needs NVIDIA_DEVICE_PLUGIN.
+    /// Passed on to the benchmark: `extender`, `plugin`, or `answers`, which needs NVIDIA_DEVICE_PLUGIN; or `scale`, which
+    /// needs root and Go, with its own options after it (`scale --help` lists them).
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     only: Vec<String>,
 }
 
@@ -46,7 +48,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     if args.long {
         tests.env(LONG_ENV, "1");
     }
-    tests.args(["--exclude", "stowage-cluster-tests"]);
+    tests.args(["--exclude", "stowage-cluster-tests", "--exclude", "stowage-scale"]);
     step("unit, property and socket tests", tests)?;
     if args.without_cluster {
         println!("xtask: the real cluster was left out, as asked");
@@ -63,6 +65,11 @@ pub fn test(args: &TestArgs) -> Result<()> {
 
 /// Measures the hot paths with the programs as they are released.
 pub fn bench(args: &BenchArgs) -> Result<()> {
+    if let Some((first, options)) = args.only.split_first()
+        && first == "scale"
+    {
+        return bench_scale(options);
+    }
     let all = args.only.is_empty();
     let mut programs = vec!["stowage-bench"];
     if all || args.only.iter().any(|name| name == "extender") {
@@ -76,6 +83,20 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     step("build", build)?;
     let mut bench = cargo(["run", "--release", "--quiet", "--package", "stowage-bench", "--"]);
     bench.args(&args.only);
+    step("bench", bench)
+}
+
+/// Measures scheduling end to end, on thousands of hollow nodes.
+fn bench_scale(options: &[String]) -> Result<()> {
+    let mut build = cargo(["build", "--release", "--quiet"]);
+    build.args(["--package", "stowage-scheduler-extender", "--package", "stowage-scale"]);
+    step("build", build)?;
+    let mut bench = cargo(["run", "--release", "--quiet", "--package", "stowage-scale", "--"]);
+    // What is measured when nothing else is said.
+    if options.first().is_none_or(|first| first.starts_with("--") && first != "--help") {
+        bench.arg("throughput");
+    }
+    bench.args(options);
     step("bench", bench)
 }
 

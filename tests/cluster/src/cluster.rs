@@ -12,7 +12,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::control_plane::{self, ControlPlane, Folders, create_folder};
+use crate::control_plane::{self, ControlPlane, Election, Folders, Nodes, create_folder};
 use crate::isolation::Isolated;
 use crate::node::{Node, NodeOptions};
 use crate::process::{Process, Program};
@@ -31,6 +31,16 @@ pub struct Options {
     pub nodes: Vec<NodeOptions>,
     /// Whether a stock kube-scheduler serves pods that name no scheduler.
     pub default_scheduler: bool,
+}
+
+/// A kube-scheduler that was started, and where it tells of itself.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// The process.
+    pub process: Process,
+    /// `/readyz` and `/metrics` are served on this port of 127.0.0.1, over HTTPS with a certificate of its own
+    /// making.
+    pub port: u16,
 }
 
 impl Default for Options {
@@ -82,23 +92,12 @@ impl Cluster {
     /// What did not start, with the end of its log. What had been started is ended.
     pub async fn start(isolated: Isolated, options: Options) -> Result<Self> {
         ensure!(options.nodes.len() <= 200, "at most 200 nodes have addresses");
-        let state = isolated.folder().to_owned();
-        let programs = Versions::from_env().cache_folder();
-        let folders = Folders { logs: state.join("logs"), state, programs };
-        create_folder(&folders.logs)?;
+        let folders = folders(&isolated)?;
         let busybox = prerequisites::busybox().context("there is no static busybox (busybox-static)")?;
         images::write_archive(&folders.state.join("images.tar"), &busybox)?;
 
-        let plane = ControlPlane::start(&folders).await?;
-        let mut cluster = Self {
-            nodes: Vec::new(),
-            default_scheduler: None,
-            plane,
-            folders,
-            schedulers: AtomicU16::new(0),
-            kubeconfigs: AtomicU16::new(0),
-            isolated,
-        };
+        let plane = ControlPlane::start(&folders, Nodes::Real).await?;
+        let mut cluster = Self::of(plane, folders, isolated);
         if options.default_scheduler {
             let identity = cluster.plane.authority.client("scheduler", "system:kube-scheduler", &[])?;
             let kubeconfig = cluster.folders.state.join("scheduler.kubeconfig");
@@ -113,6 +112,31 @@ impl Cluster {
         cluster.nodes = try_join_all(nodes).await?;
         cluster.plane.wait_for_service_accounts().await?;
         Ok(cluster)
+    }
+
+    /// Starts a cluster without kubelets, controllers and schedulers, whose nodes are what the caller creates: API
+    /// objects that stay as they are. So thousands of them cost no more than their objects.
+    ///
+    /// # Errors
+    /// What did not start, with the end of its log. What had been started is ended.
+    pub async fn start_hollow(isolated: Isolated) -> Result<Self> {
+        let folders = folders(&isolated)?;
+        let plane = ControlPlane::start(&folders, Nodes::Hollow).await?;
+        let cluster = Self::of(plane, folders, isolated);
+        cluster.plane.wait_for_service_accounts().await?;
+        Ok(cluster)
+    }
+
+    fn of(plane: ControlPlane, folders: Folders, isolated: Isolated) -> Self {
+        Self {
+            nodes: Vec::new(),
+            default_scheduler: None,
+            plane,
+            folders,
+            schedulers: AtomicU16::new(0),
+            kubeconfigs: AtomicU16::new(0),
+            isolated,
+        }
     }
 
     /// A client with all rights (`system:masters`), for the test itself and never for what it tests.
@@ -171,8 +195,22 @@ impl Cluster {
     ///
     /// Replaced in it are `clientConnection.kubeconfig` and `leaderElection`, which it does without.
     pub fn start_scheduler(&self, name: &str, configuration: Value, kubeconfig: &Path) -> Result<Process> {
-        let index = self.schedulers.fetch_add(1, Ordering::Relaxed);
-        control_plane::start_scheduler(&self.folders, name, index, configuration, kubeconfig)
+        let scheduler = self.start_scheduler_with(name, configuration, kubeconfig, Election::None)?;
+        Ok(scheduler.process)
+    }
+
+    /// The same, where it matters on which port it tells of itself, or that it elects a leader.
+    pub fn start_scheduler_with(
+        &self,
+        name: &str,
+        configuration: Value,
+        kubeconfig: &Path,
+        election: Election,
+    ) -> Result<Scheduler> {
+        let port = control_plane::scheduler_port(self.schedulers.fetch_add(1, Ordering::Relaxed));
+        let process =
+            control_plane::start_scheduler(&self.folders, name, port, configuration, kubeconfig, election)?;
+        Ok(Scheduler { process, port })
     }
 
     /// Applies manifests (see [`apply`]).
@@ -249,6 +287,15 @@ impl Cluster {
             anyhow!(text)
         })
     }
+}
+
+/// The folders of a run, made.
+fn folders(isolated: &Isolated) -> Result<Folders> {
+    let state = isolated.folder().to_owned();
+    let programs = Versions::from_env().cache_folder();
+    let folders = Folders { logs: state.join("logs"), state, programs };
+    create_folder(&folders.logs)?;
+    Ok(folders)
 }
 
 impl Drop for Cluster {

@@ -40,6 +40,15 @@ pub(crate) struct ControlPlane {
     pub(crate) client: Client,
 }
 
+/// What a cluster's nodes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// Kubelets.
+    Real,
+    /// API objects without kubelets: nobody tells that they live, and nobody looks after them.
+    Hollow,
+}
+
 /// Folders that the processes use.
 #[derive(Clone, Debug)]
 pub(crate) struct Folders {
@@ -50,7 +59,7 @@ pub(crate) struct Folders {
 
 impl ControlPlane {
     /// Starts etcd and the API server; [`Self::wait_ready`] waits for them.
-    pub(crate) async fn start(folders: &Folders) -> Result<Self> {
+    pub(crate) async fn start(folders: &Folders, nodes: Nodes) -> Result<Self> {
         // The bridge is there before the API server, which advertises the address.
         isolation::ip(&["link", "add", BRIDGE, "type", "bridge"])?;
         isolation::ip(&["addr", "add", &format!("{BRIDGE_ADDRESS}/16"), "dev", BRIDGE])?;
@@ -61,7 +70,7 @@ impl ControlPlane {
         let tokens = authority.token_keys()?;
         let start = |program| Process::start(program, &folders.logs, None);
         let mut processes = vec![start(etcd(folders)?)?];
-        processes.push(start(api_server(folders, &authority, &tokens)?)?);
+        processes.push(start(api_server(folders, &authority, &tokens, nodes)?)?);
 
         let admin = folders.state.join("admin.kubeconfig");
         endpoint.write_for_certificate(&admin, &authority.client("admin", "admin", &["system:masters"])?)?;
@@ -72,7 +81,7 @@ impl ControlPlane {
         let mut plane = Self { processes, authority, endpoint, client };
         plane.wait_ready().await?;
         let ca = plane.authority.certificate();
-        plane.processes.push(start(controller_manager(folders, &manager, &tokens.private, &ca))?);
+        plane.processes.push(start(controller_manager(folders, &manager, &tokens.private, &ca, nodes))?);
         Ok(plane)
     }
 
@@ -121,12 +130,17 @@ fn etcd(folders: &Folders) -> Result<Program> {
         .arg("--unsafe-no-fsync"))
 }
 
-fn api_server(folders: &Folders, authority: &Authority, tokens: &crate::pki::TokenKeys) -> Result<Program> {
+fn api_server(
+    folders: &Folders,
+    authority: &Authority,
+    tokens: &crate::pki::TokenKeys,
+    nodes: Nodes,
+) -> Result<Program> {
     let names = ["localhost", "127.0.0.1", BRIDGE_ADDRESS, KUBERNETES_SERVICE, "kubernetes.default.svc"];
     let serving = authority.server("apiserver", &names)?;
     let kubelets = authority.client("apiserver-to-kubelet", "kube-apiserver", &["system:masters"])?;
     let ca = authority.certificate();
-    Ok(Program::new("kube-apiserver", folders.programs.join("kube-apiserver"))
+    let program = Program::new("kube-apiserver", folders.programs.join("kube-apiserver"))
         .arg(format!("--etcd-servers={ETCD}"))
         .arg("--secure-port=6443")
         // Newer servers refuse to advertise a loopback address.
@@ -145,11 +159,22 @@ fn api_server(folders: &Folders, authority: &Authority, tokens: &crate::pki::Tok
         .arg(format!("--kubelet-certificate-authority={}", ca.display()))
         .arg(format!("--kubelet-client-certificate={}", kubelets.certificate.display()))
         .arg(format!("--kubelet-client-key={}", kubelets.key.display()))
-        .arg("--kubelet-preferred-address-types=InternalIP"))
+        .arg("--kubelet-preferred-address-types=InternalIP");
+    Ok(match nodes {
+        Nodes::Real => program,
+        // It taints each new node as not ready, and the controller that would take the taint away does not run.
+        Nodes::Hollow => program.arg("--disable-admission-plugins=TaintNodesByCondition"),
+    })
 }
 
-fn controller_manager(folders: &Folders, kubeconfig: &Path, signing_key: &Path, ca: &Path) -> Program {
-    Program::new("kube-controller-manager", folders.programs.join("kube-controller-manager"))
+fn controller_manager(
+    folders: &Folders,
+    kubeconfig: &Path,
+    signing_key: &Path,
+    ca: &Path,
+    nodes: Nodes,
+) -> Program {
+    let program = Program::new("kube-controller-manager", folders.programs.join("kube-controller-manager"))
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
         .arg(format!("--service-account-private-key-file={}", signing_key.display()))
         .arg(format!("--root-ca-file={}", ca.display()))
@@ -160,31 +185,54 @@ fn controller_manager(folders: &Folders, kubeconfig: &Path, signing_key: &Path, 
         .arg("--authentication-skip-lookup=true")
         .arg("--bind-address=127.0.0.1")
         // Its default is a folder of the host, which it would create.
-        .arg(format!("--flex-volume-plugin-dir={}", folders.state.join("volume-plugins").display()))
+        .arg(format!("--flex-volume-plugin-dir={}", folders.state.join("volume-plugins").display()));
+    match nodes {
+        Nodes::Real => program,
+        // The one that makes ServiceAccounts. Those that look after nodes would evict every pod after 50 seconds.
+        Nodes::Hollow => program.arg("--controllers=serviceaccount-controller"),
+    }
+}
+
+/// Which of several kube-schedulers schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// This one, at once: electing a leader takes seconds.
+    None,
+    /// Whoever holds the Lease that its configuration names.
+    AsConfigured,
+}
+
+/// The port on 127.0.0.1 where the `index`-th kube-scheduler tells of itself, over HTTPS.
+pub(crate) fn scheduler_port(index: u16) -> u16 {
+    SCHEDULER_PORT + index
 }
 
 /// Starts a kube-scheduler with `configuration`, a `KubeSchedulerConfiguration`.
 ///
-/// Set in it are the kubeconfig, since it runs as a plain process, and that it elects no leader, which would
-/// take seconds; `index` tells its port from those of other schedulers here.
+/// Set in it is the kubeconfig, since it runs as a plain process; `port` is where it tells of itself.
 pub(crate) fn start_scheduler(
     folders: &Folders,
     name: &str,
-    index: u16,
+    port: u16,
     mut configuration: Value,
     kubeconfig: &Path,
+    election: Election,
 ) -> Result<Process> {
     ensure!(configuration["kind"] == "KubeSchedulerConfiguration", "{name}: no KubeSchedulerConfiguration");
     configuration["clientConnection"]["kubeconfig"] = json!(kubeconfig);
-    configuration["leaderElection"] = json!({ "leaderElect": false });
+    if election == Election::None {
+        configuration["leaderElection"] = json!({ "leaderElect": false });
+    }
     let path = folders.state.join(name).with_added_extension("json");
     fs::write(&path, serde_json::to_vec_pretty(&configuration)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     let program = Program::new(name, folders.programs.join("kube-scheduler"))
         .arg(format!("--config={}", path.display()))
         .arg("--authentication-skip-lookup=true")
+        // For whoever is on this machine, which is the test: asking the API server who that is would need rights.
+        .arg("--authorization-always-allow-paths=/healthz,/readyz,/livez,/metrics")
         .arg("--bind-address=127.0.0.1")
-        .arg(format!("--secure-port={}", SCHEDULER_PORT + index))
+        .arg(format!("--secure-port={port}"))
         .arg("--v=2");
     Process::start(program, &folders.logs, None)
 }

@@ -41,9 +41,10 @@ pub mod runner;
 pub mod versions;
 pub mod wait;
 
-pub use cluster::{Cluster, Options, TokenBoundTo};
+pub use cluster::{Cluster, Options, Scheduler, TokenBoundTo};
+pub use control_plane::Election;
 pub use isolation::Isolated;
 pub use node::{Node, NodeOptions};
 pub use process::{Process, Program};
-pub use runner::{Run, Scenario};
+pub use runner::{Run, Scenario, prepare};
 pub use wait::wait_until;

@@ -164,9 +164,12 @@ fn complaint(error: &anyhow::Error, logs: &Path) -> String {
     format!("{}\n\nThe logs of all processes are in {}", causes.join("\ncaused by: "), logs.display())
 }
 
-/// Makes sure that everything is there that a cluster needs. The inner error is for people: what is missing
-/// and how to get it.
-fn prepare() -> Result<std::result::Result<(), String>> {
+/// Makes sure that everything is there that a cluster needs; for the outermost process (see
+/// [`isolation::is_inner_process`]). The inner error is for people: what is missing and how to get it.
+///
+/// # Errors
+/// When something could not be built or installed, or is missing where `CI=true`.
+pub fn prepare() -> Result<std::result::Result<(), String>> {
     let versions = Versions::from_env();
     let mut missing = prerequisites::missing(&versions);
     if !missing.is_empty() && prerequisites::may_install() {
