@@ -232,6 +232,8 @@ async fn an_elastic_gpu_is_what_its_first_user_makes_it() {
     node.until_allocatable(SHARED, 4).await;
     node.visible_in("share", SHARED, 1).await;
     node.until_allocatable(GPU, 0).await;
+    // Each resource is told on a stream of its own.
+    node.until_allocatable(TENTH, 0).await;
     assert_eq!(counted(), [0, 4, 0]);
 }
 

@@ -84,7 +84,11 @@ impl Mix {
         let now = value(gpu);
         let mut without = gpu.clone();
         let mut sum = 0;
-        for offer in 0..gpu.gpu.kind.offers().len() {
+        for (offer, of) in gpu.gpu.kind.offers().iter().enumerate() {
+            // Shares come and go in a GPU that stays as it is: only slices leave larger pieces.
+            if of.part == Part::Whole {
+                continue;
+            }
             let leavers = u64::from(gpu.occupancy.in_use(offer));
             if leavers > 0 {
                 without.occupancy.give_back(offer);
