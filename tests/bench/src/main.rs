@@ -18,7 +18,7 @@ use anyhow::Result;
 fn main() -> Result<()> {
     // Before there are threads, since it may put the process into a mount namespace.
     let nvidia = plugin::namespace::nvidia()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(nvidia))
 }
 

@@ -68,9 +68,9 @@ async fn a_burst_fails_no_pod_that_stowage_places(stage: &mut Stage) -> Result<(
             node.until_allocatable(ONE.offers).await?;
             let burst = burst(node, by).await?;
             eprintln!("a 3g and five 1g pods at once by {by:?}: {burst:?}");
-            // The sixth does not fit; which one that is depends on the order.
+            // Five run if the 3g comes first, or last. Else a 1g may already lie in the half that has four slices.
             ensure!(
-                by == By::Stock || burst == (Burst { run: 5, failed: 0, wait: 1, stuck: 0 }),
+                by == By::Stock || (burst.failed == 0 && burst.stuck == 0 && burst.run >= 4),
                 "{burst:?}"
             );
             ensure!(burst.run > 0, "none runs: {burst:?}");
@@ -85,7 +85,7 @@ async fn a_burst_fails_no_pod_that_stowage_places(stage: &mut Stage) -> Result<(
 }
 
 /// What became of the pods of a burst.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Burst {
     run: usize,
     /// For good, at admission.
