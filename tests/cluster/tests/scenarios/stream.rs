@@ -43,8 +43,8 @@ const STEPS_LONG: usize = 2000;
 /// A plugin is killed every so many steps, a kubelet too; in the middle between, so that the short form has some of each.
 const PLUGIN_KILL_EVERY: usize = 40;
 const KUBELET_KILL_EVERY: usize = 200;
-/// How many steps are taken before a wound may heal.
-const STEPS_WOUNDED: usize = 3;
+/// How many steps are taken before a wound may heal: more than a second of them.
+const STEPS_WOUNDED: usize = 6;
 const CHECK_EVERY: usize = 10;
 /// Pods at once: as many as make some of them wait for room.
 const PODS: usize = 30;
@@ -159,22 +159,34 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Kills somebody, goes on for some steps, and waits until all is well.
+    async fn steps(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    /// Kills somebody while the stream goes on, and waits until all is well. A plugin dies at any moment of the next
+    /// second, not always right after a creation.
     async fn wound(&mut self, victim: Victim) -> Result<()> {
         self.wounded = Some(victim);
+        let node = self.node;
         match victim {
             Victim::Plugin => {
                 self.counts.plugin_kills += 1;
-                self.node.plugin.kill()?;
-                self.node.plugin.restart()?;
+                let moment = Duration::from_millis(self.random.below(1000) as u64);
+                let kill = async {
+                    tokio::time::sleep(moment).await;
+                    node.plugin.kill()?;
+                    node.plugin.restart()
+                };
+                tokio::try_join!(kill, self.steps(STEPS_WOUNDED))?;
             }
             Victim::Kubelet => {
                 self.counts.kubelet_kills += 1;
-                self.node.cluster.node(NODE)?.restart_kubelet(Signal::KILL).await?;
+                node.cluster.node(NODE)?.restart_kubelet(Signal::KILL).await?;
+                self.steps(STEPS_WOUNDED).await?;
             }
-        }
-        for _ in 0..STEPS_WOUNDED {
-            self.step().await?;
         }
         self.node.wait_healthy().await?;
         self.settle(0).await?;
