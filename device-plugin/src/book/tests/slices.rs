@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use stowage_shared::audit::Severity;
 use stowage_shared::gpu::{GpuKind, Offer};
+use stowage_shared::gpu_node::AllocationStatus;
 use stowage_shared::models::Model;
 use stowage_shared::pack::{self, Demand, Mix};
 use stowage_shared::request::Request;
