@@ -1,6 +1,8 @@
 //! Pods over all MIG profiles come and go at random on eight GPUs that are cut on demand, while plugin and kubelet die.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -43,7 +45,7 @@ const STEPS_LONG: usize = 2000;
 /// A plugin is killed every so many steps, a kubelet too; in the middle between, so that the short form has some of each.
 const PLUGIN_KILL_EVERY: usize = 40;
 const KUBELET_KILL_EVERY: usize = 200;
-/// How many steps are taken before a wound may heal: more than a second of them.
+/// How many steps are taken around a kill before the wound may heal; they take about a second.
 const STEPS_WOUNDED: usize = 6;
 const CHECK_EVERY: usize = 10;
 /// Pods at once: as many as make some of them wait for room.
@@ -123,14 +125,15 @@ struct Stream<'a> {
     next: usize,
     /// What each pod asks for, by name.
     asked: BTreeMap<String, &'static str>,
-    wounded: Option<Victim>,
+    /// Who was killed, from that moment until all is well.
+    wounded: Rc<Cell<Option<Victim>>>,
     counts: Counts,
 }
 
 impl<'a> Stream<'a> {
     fn on(node: &'a OnDemand<'a>) -> Self {
         let (asked, counts) = (BTreeMap::new(), Counts::default());
-        Self { node, random: Random::of(1), next: 0, asked, wounded: None, counts }
+        Self { node, random: Random::of(1), next: 0, asked, wounded: Rc::default(), counts }
     }
 
     /// Starts or stops a pod, whatever the others do.
@@ -169,14 +172,14 @@ impl<'a> Stream<'a> {
     /// Kills somebody while the stream goes on, and waits until all is well. A plugin dies at any moment of the next
     /// second, not always right after a creation.
     async fn wound(&mut self, victim: Victim) -> Result<()> {
-        self.wounded = Some(victim);
-        let node = self.node;
+        let (node, wounded) = (self.node, Rc::clone(&self.wounded));
         match victim {
             Victim::Plugin => {
                 self.counts.plugin_kills += 1;
                 let moment = Duration::from_millis(self.random.below(1000) as u64);
                 let kill = async {
                     tokio::time::sleep(moment).await;
+                    wounded.set(Some(victim));
                     node.plugin.kill()?;
                     node.plugin.restart()
                 };
@@ -184,13 +187,14 @@ impl<'a> Stream<'a> {
             }
             Victim::Kubelet => {
                 self.counts.kubelet_kills += 1;
+                wounded.set(Some(victim));
                 node.cluster.node(NODE)?.restart_kubelet(Signal::KILL).await?;
                 self.steps(STEPS_WOUNDED).await?;
             }
         }
         self.node.wait_healthy().await?;
         self.settle(0).await?;
-        self.wounded = None;
+        self.wounded.set(None);
         Ok(())
     }
 
@@ -205,8 +209,9 @@ impl<'a> Stream<'a> {
             }
             for pod in failed {
                 let said = pods::describe(&pod);
-                eprintln!("failed ({:?}): {said}", self.wounded);
-                match self.wounded {
+                let wounded = self.wounded.get();
+                eprintln!("failed ({wounded:?}): {said}");
+                match wounded {
                     None => self.counts.failed.push(said),
                     Some(Victim::Plugin) => self.counts.failed_by_plugin_kills += 1,
                     Some(Victim::Kubelet) => self.counts.failed_by_kubelet_kills += 1,
