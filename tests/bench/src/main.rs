@@ -11,28 +11,26 @@ mod plugin;
 mod program;
 mod stats;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
+use tokio::runtime::Builder;
 
 fn main() -> Result<()> {
     // Before there are threads, since it may put the process into a mount namespace.
     let nvidia = plugin::namespace::nvidia()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(nvidia))
-}
-
-async fn measure(nvidia: Option<PathBuf>) -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     if wanted("extender") {
-        extender::measure().await?;
+        // Its client, its API server and its floor run beside each other here.
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(extender::measure())?;
     }
+    // One client, like the kubelet's: a call does not hop between threads of ours.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     if wanted("plugin") {
-        plugin::measure(nvidia.clone()).await?;
+        runtime.block_on(plugin::measure(nvidia.clone()))?;
     }
     if let Some(nvidia) = nvidia.filter(|_| wanted("answers")) {
-        plugin::compare(&nvidia).await?;
+        runtime.block_on(plugin::compare(&nvidia))?;
     }
     Ok(())
 }
