@@ -112,6 +112,13 @@ pub async fn serve(
             Err(Fault::software(anyhow!("nobody keeps the MPS daemons any more")))
         });
     }
+    if let Some(slices) = live.slices() {
+        let booking = plugin.clone();
+        until_stopped(&mut tasks, &stop, async move {
+            slices.follow_bookings(&booking).await;
+            Err(Fault::software(anyhow!("nobody writes down what tokens stand for any more")))
+        });
+    }
     let following = plugin.clone();
     until_stopped(&mut tasks, &stop, async move {
         live.follow(following).await;

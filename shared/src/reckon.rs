@@ -68,7 +68,11 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec
         }
     }
     for (uid, resource, gpu) in unbooked(gpus, held) {
-        // It is the kubelet's fact that somebody has it, and a slice will be built for it as soon as there is room.
+        // It is the kubelet's fact that somebody has it, and a slice will be built for it as soon as there is room: the
+        // one that its plan names, as for a pod that waits, else the core's choice.
+        if is_planned_on(gpus, pods, uid, resource, gpu) {
+            continue;
+        }
         let mix = Mix::prior([&*gpus[gpu]]);
         let one = std::slice::from_ref(&states[gpu]);
         let Ok(placement) = pack::place(one, &Demand::from([(resource.clone(), 1)]), &mix) else { continue };
@@ -99,6 +103,19 @@ fn unbooked<'a>(gpus: &[Arc<Gpu>], held: &[Held<'a>]) -> Vec<(&'a str, &'a Resou
         }
     }
     unbooked
+}
+
+/// Whether a pod's plan names a device of this resource on this GPU.
+fn is_planned_on(
+    gpus: &[Arc<Gpu>],
+    pods: &[NodePod<'_>],
+    uid: &str,
+    resource: &ResourceName,
+    gpu: usize,
+) -> bool {
+    let Some(pod) = pods.iter().find(|pod| pod.uid == uid) else { return false };
+    let planned = pod.plan.and_then(|plan| plan.sets(pod.request).remove(resource)).unwrap_or_default();
+    located(gpus, resource, &planned).iter().any(|chosen| chosen.gpu == gpu)
 }
 
 /// A pod's planned devices and how many it still lacks, for one resource.
@@ -227,6 +244,16 @@ mod tests {
         (0..n).map(|i| Arc::new(gpu(i))).collect()
     }
 
+    fn a30_on_demand() -> Arc<Gpu> {
+        let geometry = crate::models::Model::by_key("a30").and_then(crate::models::Model::geometry).unwrap();
+        let offers = Offer::on_demand(geometry.slices(), &[]);
+        Arc::new(Gpu {
+            part_uuids: vec![String::new(); offers.len()],
+            kind: Arc::new(GpuKind::new("A30", MemoryMib(24_576), offers).unwrap()),
+            ..(*gpus(1)[0]).clone()
+        })
+    }
+
     fn request() -> Request {
         let text = r#"{"containers":[{"name":"c","resources":{"limits":{"nvidia.com/gpu.shared":1}}}]}"#;
         Request::of_standard(&serde_json::from_str::<PodSpec>(text).unwrap()).unwrap()
@@ -282,14 +309,7 @@ mod tests {
 
     #[test]
     fn a_token_without_a_slice_counts_as_one_that_will_be_built() {
-        let geometry = crate::models::Model::by_key("a30").and_then(crate::models::Model::geometry).unwrap();
-        let offers = Offer::on_demand(geometry.slices(), &[]);
-        let gpu = Gpu {
-            part_uuids: vec![String::new(); offers.len()],
-            kind: Arc::new(GpuKind::new("A30", MemoryMib(24_576), offers).unwrap()),
-            ..(*gpus(1)[0]).clone()
-        };
-        let (gpus, resource) = ([Arc::new(gpu)], "nvidia.com/mig-2g.12gb".parse().unwrap());
+        let (gpus, resource) = ([a30_on_demand()], "nvidia.com/mig-2g.12gb".parse().unwrap());
         let whole = "nvidia.com/mig-4g.24gb".parse().unwrap();
         let copies = |ids: &[String]| {
             let held = [Held { uid: "a", resource: &resource, device_ids: ids }];
@@ -299,6 +319,26 @@ mod tests {
         assert_eq!(copies(&[]), (2, 1));
         assert_eq!(copies(&["GPU-0::2g.12gb::1".into()]), (1, 0));
         assert_eq!(copies(&["GPU-9::2g.12gb::1".into(), "GPU-0::1g.6gb::1".into()]), (2, 1), "not of this");
+    }
+
+    #[test]
+    fn a_token_without_a_slice_counts_where_its_plan_says() {
+        let (gpus, resource) = ([a30_on_demand()], "nvidia.com/mig-1g.6gb".parse().unwrap());
+        let spec: PodSpec = serde_json::from_value(serde_json::json!({"containers": [
+            {"name": "c", "resources": {"limits": {"nvidia.com/mig-1g.6gb": "1"}}}]}))
+        .unwrap();
+        let request = Request::of_standard(&spec).unwrap();
+        for start in 0..4 {
+            let text = format!(
+                r#"{{"v":1,"uid":"a","node":"n","c":{{"c":{{"nvidia.com/mig-1g.6gb":[{{"gpu":"GPU-0","profile":"1g.6gb","start":{start}}}]}}}}}}"#
+            );
+            let plan = Plan::parse(&text).unwrap();
+            let held = [Held { uid: "a", resource: &resource, device_ids: &["GPU-0::1g.6gb::0".into()] }];
+            let pods = [NodePod { uid: "a", request: &request, plan: Some(&plan) }];
+            let state = &reckon(&gpus, &held, &pods)[0];
+            let planned = located(&gpus, &resource, plan.devices("c", &resource))[0].offer;
+            assert_eq!((state.copies(&resource), state.occupancy.in_use(planned)), (3, 1));
+        }
     }
 
     #[test]

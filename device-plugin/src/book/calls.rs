@@ -67,6 +67,21 @@ pub(super) struct Asker<'a> {
     begun: bool,
 }
 
+impl Asker<'_> {
+    /// Whether it has this device.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.has.iter().any(|known| *known == id)
+    }
+
+    /// What a device that it has may stand for, of its shape's pool, its own plan's devices first.
+    pub(super) fn candidates(&self, askers: &[Asker<'_>]) -> Vec<Chosen> {
+        let mut pool = pool(askers, self.shape);
+        let mut candidates = take_from(&mut pool, self.planned.as_deref().unwrap_or_default());
+        candidates.extend(pool);
+        candidates
+    }
+}
+
 /// A container that waits for devices.
 #[derive(Debug)]
 struct Waiting<'a> {

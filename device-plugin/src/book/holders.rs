@@ -136,10 +136,11 @@ impl Book {
         self.drop_free_bookings();
     }
 
-    /// Whether every pod that runs is shown to hold something: a kubelet that has just started shows some later.
+    /// Whether every pod that runs is shown to hold something: a kubelet that has just started shows some later. One that
+    /// is being deleted is shown only until its containers have ended.
     fn shows_all(&self) -> bool {
         let is_shown = |(uid, pod): (&String, &Pod)| {
-            !pod.settled || self.held.iter().any(|held| self.owner(held) == Some(uid))
+            !pod.settled || pod.ending || self.held.iter().any(|held| self.owner(held) == Some(uid))
         };
         self.knows_pods && self.pods.iter().all(is_shown)
     }

@@ -65,6 +65,8 @@ pub struct PodSeen {
     pub plan: Option<String>,
     /// Whether its containers run, so that all of its devices have been allocated.
     pub running: bool,
+    /// Whether it is being deleted: the kubelet may have let go of its devices already.
+    pub ending: bool,
     /// Whether it has ended for good.
     pub terminal: bool,
 }
@@ -94,7 +96,7 @@ impl PodSeen {
         let plan = annotations.take(PLAN_ANNOTATION);
         let request = Request::of_pod(spec, |key| annotations.get(key), is_gpu);
         let (running, terminal) = (status.phase == "Running", status.is_terminal());
-        Self { namespace, name, uid, created, request, plan, running, terminal }
+        Self { namespace, name, uid, created, request, plan, running, ending: false, terminal }
     }
 }
 
@@ -195,6 +197,8 @@ struct Pod {
     /// Whether all of its devices have been allocated, whoever shows them: it runs; or an allocation that was
     /// taken for it was never shown, as happens where only an init container has devices.
     settled: bool,
+    /// Whether it is being deleted.
+    ending: bool,
 }
 
 /// An allocation that pod-resources has not shown yet.
@@ -311,11 +315,15 @@ impl Book {
                 self.pods.retain(|uid, _| pods.iter().any(|pod| &pod.uid == uid));
                 self.give_up_missing();
                 notices.extend(pods.into_iter().filter_map(|pod| self.pod(pod)));
+                self.book_held();
             }
             Event::Allocated { resource, ids, at } => {
                 notices.push(Notice::Allocated(self.allocated(resource, ids, at)));
             }
-            Event::PodResources { held, asked_at } => self.holders(held, asked_at),
+            Event::PodResources { held, asked_at } => {
+                self.holders(held, asked_at);
+                self.book_held();
+            }
             Event::Inventory(inventory) => {
                 self.inventory = inventory;
                 self.set_gpus();
@@ -359,8 +367,8 @@ impl Book {
                 }
             },
         };
-        let (namespace, name) = (seen.namespace, seen.name);
-        let pod = Pod { namespace, name, request, plan, plan_text: seen.plan, order, settled };
+        let (namespace, name, ending) = (seen.namespace, seen.name, seen.ending);
+        let pod = Pod { namespace, name, request, plan, plan_text: seen.plan, order, settled, ending };
         self.pods.insert(seen.uid, pod);
         notice
     }

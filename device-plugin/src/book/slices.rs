@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, GpuUuid, Part};
 use stowage_shared::listing::{self, Listed};
@@ -16,12 +17,12 @@ use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::{self, Chosen, Demand, Mix};
 use stowage_shared::resource::ResourceName;
 
-use super::Book;
 use super::calls::{expected, promised};
+use super::{Book, Holding};
 use crate::inventory::ListedDevice;
 
 /// The slice that was booked for a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booking {
     /// On which GPU.
     pub gpu: GpuUuid,
@@ -97,6 +98,28 @@ impl Book {
                 }
             }
         }
+    }
+
+    /// Books slices for the tokens that somebody is seen to hold without one: an earlier process gave them out and did
+    /// not live to build their slices, or there was no room. Those that a plan speaks of come first, and nobody before
+    /// the plans are known.
+    pub(super) fn book_held(&mut self) {
+        if !self.knows_pods || !self.knows_holders {
+            return;
+        }
+        let lacks = |held: &&Holding| {
+            held.device_ids
+                .iter()
+                .any(|id| !self.bookings.contains_key(id) && self.knows_token(&held.resource, id))
+        };
+        let has_plan = |held: &Holding| {
+            self.owner(held).and_then(|uid| self.pods.get(uid)).is_some_and(|pod| pod.plan.is_some())
+        };
+        let mut unbooked: Vec<&Holding> = self.held.iter().filter(lacks).collect();
+        unbooked.sort_by_key(|held| !has_plan(held));
+        let unbooked: Vec<_> =
+            unbooked.into_iter().map(|held| (held.resource.clone(), held.device_ids.clone())).collect();
+        unbooked.iter().for_each(|(resource, ids)| self.book_slices(resource, ids));
     }
 
     /// Gives up the bookings of tokens that nobody holds any more.
@@ -189,11 +212,16 @@ impl Book {
             place.gpu == gpu && states[gpu].occupancy.room(&self.gpus[gpu].kind, place.offer) > 0
         };
         let askers = self.askers(resource);
-        let given = self.places(resource, ids);
-        let calls = expected(&askers, ids.len(), ids);
-        let mut planned =
-            calls.iter().filter(|call| call.is_planned()).flat_map(|call| call.candidates(&askers, &given));
-        if let Some(place) = planned.find(fits) {
+        let planned: Vec<Chosen> = match askers.iter().find(|asker| asker.has(token)) {
+            Some(holder) => holder.candidates(&askers),
+            None => {
+                let given = self.places(resource, ids);
+                let calls = expected(&askers, ids.len(), ids);
+                let planned = calls.iter().filter(|call| call.is_planned());
+                planned.flat_map(|call| call.candidates(&askers, &given)).collect()
+            }
+        };
+        if let Some(place) = planned.into_iter().find(fits) {
             return Some(place);
         }
         let mut guarded = states.clone();

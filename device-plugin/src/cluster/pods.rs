@@ -101,6 +101,8 @@ pub(super) fn seen(pod: SlimPod, inventory: &Inventory) -> Option<PodSeen> {
     let key = (meta.namespace?, meta.name?, meta.uid?);
     let created = meta.creation_timestamp.map_or(0, |time| time.0.as_second());
     let annotations = meta.annotations.unwrap_or_default().into_iter().collect();
+    let ending = meta.deletion_timestamp.is_some();
     let is_gpu = |name: &str| inventory.is_gpu(name);
-    Some(PodSeen::on(is_gpu, key, created, annotations, &pod.spec, &pod.status.unwrap_or_default()))
+    let status = pod.status.unwrap_or_default();
+    Some(PodSeen { ending, ..PodSeen::on(is_gpu, key, created, annotations, &pod.spec, &status) })
 }

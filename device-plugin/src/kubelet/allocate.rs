@@ -34,6 +34,9 @@ impl Service {
             tracing::debug!(resource_name = %self.resource, ?ids, "Devices allocated.");
             self.plugin.record(Event::Allocated { resource: self.resource.clone(), ids, at });
         }
+        if let Some(slices) = &self.slices {
+            slices.keep_bookings(&self.plugin).await;
+        }
         for (request, response) in requests.iter().zip(&mut responses) {
             let limits = self.plugin.book.borrow().share_limits(&self.resource, &request.devices_ids);
             answers.tell_limits(response, &limits);

@@ -25,7 +25,7 @@ use stowage_shared::resource::ResourceName;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::token_name;
-use crate::book::{Booking, Event};
+use crate::book::{Book, Booking, Event};
 use crate::cdi::{CdiError, Specs};
 use crate::config::{Config, Extra};
 use crate::inventory::{Inventory, PartDetail};
@@ -41,6 +41,8 @@ use store::Store;
 pub const ROOM_WAIT_AT_START: Duration = Duration::from_secs(20);
 /// How long `Allocate` does: it holds up the admission of every other pod.
 pub const ROOM_WAIT_IN_ALLOCATE: Duration = Duration::from_secs(2);
+/// How long it waits to be told who holds what, where it does not know a token's slice.
+const TOLD_WAIT: Duration = Duration::from_secs(1);
 /// How often it is tried again meanwhile, if nothing else wakes it: a process that ends tells nobody.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -105,8 +107,36 @@ impl Slices {
 
     /// What running containers may have, from an earlier process.
     pub fn restored(&self) -> BTreeMap<String, Booking> {
-        let booking = |ours: OurInstance| Some((ours.token?, Booking { gpu: ours.gpu, slice: ours.slice }));
-        self.store.all().into_iter().filter_map(booking).collect()
+        self.store.bookings()
+    }
+
+    /// Writes down what each token stands for now.
+    pub async fn keep_bookings(&self, plugin: &Arc<Plugin>) {
+        let (store, plugin) = (self.store.clone(), plugin.clone());
+        let now = move || {
+            let book = plugin.book.borrow();
+            book.bookings().map(|(token, booking)| (token.to_owned(), booking.clone())).collect()
+        };
+        let written = tokio::task::spawn_blocking(move || store.set_bookings(now)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!(%error, "What tokens stand for cannot be written down: a restart now may cut GPUs anew.");
+        }
+    }
+
+    /// Writes it down again whenever it changes, until the book is gone.
+    pub async fn follow_bookings(&self, plugin: &Arc<Plugin>) {
+        let mut book = plugin.book.subscribe();
+        while book.changed().await.is_ok() {
+            let is_new = {
+                let book = book.borrow_and_update();
+                let known = self.store.bookings();
+                known.len() != book.bookings().count()
+                    || book.bookings().any(|(token, booking)| known.get(token) != Some(booking))
+            };
+            if is_new {
+                self.keep_bookings(plugin).await;
+            }
+        }
     }
 
     /// The instances of ours.
@@ -251,6 +281,11 @@ impl Slices {
         id: &str,
     ) -> Result<Part, SliceError> {
         let booked = || plugin.book.borrow().booking(id).cloned();
+        if booked().is_none() {
+            // Right after a start it is about to be told whose token it is, and which slice its plan names.
+            let is_told = |book: &Book| book.knows_holders() && book.knows_pods();
+            let _ = timeout(TOLD_WAIT, plugin.book.subscribe().wait_for(is_told)).await;
+        }
         if booked().is_none() {
             plugin.record(Event::Starts { resource: resource.clone(), ids: vec![id.to_owned()] });
         }

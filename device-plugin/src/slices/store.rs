@@ -1,9 +1,11 @@
-//! Which MIG instances are ours, on disk: a restart of this program must neither lose one nor take another's for ours.
+//! Which MIG instances are ours, and what each token stands for, on disk: a restart of this program must neither lose an
+//! instance nor take another's for ours, and what it had promised to a container that has not started yet stays promised.
 //!
-//! The file lies beside the kubelet's sockets, on the host. With each instance stands the token that it was built or
-//! kept for last, so that after a restart a running container's slice is booked before anything else is. Instances do
-//! not survive a reboot (NVIDIA MIG User Guide, "Device Persistence"), so what an earlier boot wrote says nothing.
+//! The file lies beside the kubelet's sockets, on the host. Instances do not survive a reboot (NVIDIA MIG User Guide,
+//! "Device Persistence"), so what an earlier boot wrote says nothing. For the same reason nothing is synced: the file
+//! must outlive this process, not the machine.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use stowage_shared::gpu::GpuUuid;
 
 use super::OurInstance;
+use crate::book::Booking;
 
 /// The file's name.
 pub const FILE: &str = "stowage-slices.json";
@@ -21,20 +24,21 @@ pub const FILE: &str = "stowage-slices.json";
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// What the file holds.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Content {
     version: u32,
     boot_id: String,
+    #[serde(default)]
+    bookings: BTreeMap<String, Booking>,
     instances: Vec<OurInstance>,
 }
 
-/// The instances of ours.
+/// The file, and what it holds.
 #[derive(Clone)]
 pub(super) struct Store {
     path: PathBuf,
-    boot_id: String,
-    instances: Arc<Mutex<Vec<OurInstance>>>,
+    content: Arc<Mutex<Content>>,
 }
 
 impl Store {
@@ -44,9 +48,10 @@ impl Store {
         let path = folder.join(FILE);
         let boot_id = fs::read_to_string(procfs.join("sys/kernel/random/boot_id")).unwrap_or_default();
         let boot_id = boot_id.trim().to_owned();
-        let instances = match read(&path) {
-            Ok(Some(content)) if content.boot_id == boot_id => content.instances,
-            Ok(_) => Vec::new(),
+        let nothing = Content { version: 1, boot_id, bookings: BTreeMap::new(), instances: Vec::new() };
+        let content = match read(&path) {
+            Ok(Some(content)) if content.boot_id == nothing.boot_id => content,
+            Ok(_) => nothing,
             Err(error) => {
                 tracing::error!(
                     path = %path.display(),
@@ -54,24 +59,29 @@ impl Store {
                     "It is not known which MIG instances are Stowage's, so those that exist are left alone: free them \
                      with nvidia-smi mig -dci and -dgi once no pod uses them."
                 );
-                Vec::new()
+                nothing
             }
         };
-        Self { path, boot_id, instances: Arc::new(Mutex::new(instances)) }
+        Self { path, content: Arc::new(Mutex::new(content)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<OurInstance>> {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them.
+    /// What each token stands for.
+    pub(super) fn bookings(&self) -> BTreeMap<String, Booking> {
+        self.lock().bookings.clone()
+    }
+
+    /// All instances.
     pub(super) fn all(&self) -> Vec<OurInstance> {
-        self.lock().clone()
+        self.lock().instances.clone()
     }
 
     /// Those of one GPU.
     pub(super) fn of(&self, gpu: &GpuUuid) -> Vec<OurInstance> {
-        self.lock().iter().filter(|ours| &ours.gpu == gpu).cloned().collect()
+        self.lock().instances.iter().filter(|ours| &ours.gpu == gpu).cloned().collect()
     }
 
     /// Replaces those of one GPU, and writes all of them down. Blocks.
@@ -79,14 +89,26 @@ impl Store {
     /// # Errors
     /// The file system's; what is known and what is written are then as they were.
     pub(super) fn set(&self, gpu: &GpuUuid, instances: &[OurInstance]) -> io::Result<()> {
+        self.change(|content| {
+            content.instances.retain(|ours| &ours.gpu != gpu);
+            content.instances.extend(instances.iter().cloned());
+        })
+    }
+
+    /// Replaces the bookings by what they are when nobody else writes. Blocks.
+    ///
+    /// # Errors
+    /// As of [`Store::set`].
+    pub(super) fn set_bookings(&self, now: impl FnOnce() -> BTreeMap<String, Booking>) -> io::Result<()> {
+        self.change(|content| content.bookings = now())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Content)) -> io::Result<()> {
         let mut known = self.lock();
-        let mut next: Vec<OurInstance> = known.iter().filter(|ours| &ours.gpu != gpu).cloned().collect();
-        next.extend(instances.iter().cloned());
+        let mut next = known.clone();
+        change(&mut next);
         if *known != next {
-            write(
-                &self.path,
-                &Content { version: 1, boot_id: self.boot_id.clone(), instances: next.clone() },
-            )?;
+            write(&self.path, &next)?;
             *known = next;
         }
         Ok(())
@@ -119,7 +141,7 @@ fn write(path: &Path, content: &Content) -> io::Result<()> {
         _ => {}
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let written = file.write_all(&serde_json::to_vec(content)?).and_then(|()| file.sync_all());
+    let written = file.write_all(&serde_json::to_vec(content)?);
     let written = written.and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         let _ = fs::remove_file(&draft);
@@ -161,6 +183,17 @@ mod tests {
         store.set(&a.gpu, &[]).unwrap();
         assert_eq!(boot_up(folder.path(), "one").of(&a.gpu), []);
         assert_eq!(boot_up(folder.path(), "two").all(), []);
+    }
+
+    #[test]
+    fn what_a_token_stands_for_is_kept_apart_from_what_is_built() {
+        let (folder, store) = machine("one");
+        let OurInstance { gpu, slice, .. } = instance("GPU-a");
+        let bookings = BTreeMap::from([("t".to_owned(), Booking { gpu, slice })]);
+        store.set_bookings(|| bookings.clone()).unwrap();
+        let next = boot_up(folder.path(), "one");
+        assert_eq!((next.bookings(), next.all()), (bookings, vec![]));
+        assert!(boot_up(folder.path(), "two").bookings().is_empty());
     }
 
     #[test]

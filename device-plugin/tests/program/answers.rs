@@ -37,7 +37,7 @@ async fn several_strategies_are_told_at_once() {
     let gpu = response.mounts[0].container_path.rsplit_once('/').unwrap().1;
     let told: Vec<&String> = response.annotations.values().collect();
     assert_eq!(told, [&format!("k8s.device-plugin.nvidia.com/gpu={gpu}")]);
-    assert!(node.gpus().iter().any(|known| known == gpu));
+    assert!(node.gpus().await.iter().any(|known| known == gpu));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

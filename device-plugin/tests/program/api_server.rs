@@ -41,7 +41,7 @@ async fn without_the_crd_pods_are_served_and_it_says_once_what_to_apply() {
     plugin.until_counted(r#"stowage_device_plugin_gpunode_writes_total{result="missing_crd"} 3"#).await;
     known().into_iter().for_each(|resource| node.api.store().install(resource));
     plugin.until_said("The GpuNode is written again.").await;
-    assert_eq!(node.gpu_node().unwrap().allocations.len(), 1);
+    assert_eq!(node.gpu_node().await.allocations.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +58,7 @@ async fn without_the_right_to_write_gpu_nodes_pods_are_served_and_it_says_once_w
     assert_eq!(plugin.log().matches("The GpuNode cannot be written").count(), 1);
     node.api.set_fault(None);
     plugin.until_said("The GpuNode is written again.").await;
-    assert_eq!(node.gpu_node().unwrap().allocations[0].device_ids, [gpu]);
+    assert_eq!(node.gpu_node().await.allocations[0].device_ids, [gpu]);
 }
 
 /// Each try begins with a list, which once counted as a sign of life, so that each was logged.
@@ -76,7 +76,7 @@ async fn without_the_right_to_watch_pods_pods_are_served_and_it_says_once_what_t
     assert_eq!(plugin.log().matches("This node's pods cannot be watched").count(), 1);
     node.api.set_fault(None);
     plugin.until_said("This node's pods are watched again.").await;
-    let gpu = node.gpus().remove(1);
+    let gpu = node.gpus().await.remove(1);
     let got = node.run_pod("b", GPU, 1, |uid| plan(uid, NODE, GPU, &[&gpu])).await.unwrap();
     assert_eq!(visible(&got), [gpu], "plans are seen again");
 }
@@ -100,7 +100,7 @@ async fn while_the_api_server_is_away_pods_get_devices() {
     plugin.until_said("The GpuNode cannot be written").await;
     assert_eq!(plugin.get("/readyz").await.0, 200);
     node.api.set_fault(None);
-    eventually("the GpuNode follows", || async { node.gpu_node().unwrap().allocations.len() == 1 }).await;
+    eventually("the GpuNode follows", || async { node.gpu_node().await.allocations.len() == 1 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -110,7 +110,7 @@ impl Node {
     pub async fn ready(&self, flags: &[&str]) -> Plugin {
         let mut plugin = self.start(|command| _ = command.args(flags));
         plugin.until_ready().await;
-        eventually("the GpuNode is written", || async { self.gpu_node().is_some() }).await;
+        self.gpu_node().await;
         plugin
     }
 
@@ -133,15 +133,21 @@ impl Node {
         assert!(came, "{resource} is not {count}: {:?}", self.allocatable());
     }
 
-    /// What the plugin published.
-    pub fn gpu_node(&self) -> Option<GpuNodeStatus> {
+    /// What the plugin published, once it has.
+    pub async fn gpu_node(&self) -> GpuNodeStatus {
+        eventually("the GpuNode is written", || async { self.published().is_some() }).await;
+        self.published().unwrap()
+    }
+
+    /// What the plugin published, if it has.
+    pub fn published(&self) -> Option<GpuNodeStatus> {
         let object = self.api.store().get(&GPU_NODES, "", NODE).ok()?;
         object.get("status").map(|status| serde_json::from_value(status.clone()).unwrap())
     }
 
     /// The UUIDs of the GPUs, by index.
-    pub fn gpus(&self) -> Vec<String> {
-        self.gpu_node().unwrap().gpus.into_iter().map(|gpu| gpu.uuid).collect()
+    pub async fn gpus(&self) -> Vec<String> {
+        self.gpu_node().await.gpus.into_iter().map(|gpu| gpu.uuid).collect()
     }
 
     /// Changes what the driver sees, behind the plugin's back.

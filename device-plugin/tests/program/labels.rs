@@ -160,7 +160,7 @@ async fn switched_off_it_labels_nothing() {
     let node = Node::new(vec![a100()]).await;
     let _plugin = node.ready(&["--label-node=false"]).await;
     node.visible_in("p", GPU, 1).await;
-    eventually("the pod is known", || async { node.gpu_node().unwrap().allocations.len() == 1 }).await;
+    eventually("the pod is known", || async { node.gpu_node().await.allocations.len() == 1 }).await;
     assert!(node.api.audit().iter().all(|record| {
         let asked = &record.attributes;
         !(asked.resource == "nodes" && asked.verb == "patch")

@@ -38,17 +38,14 @@ async fn mig_devices_that_others_make_are_registered_and_those_that_they_destroy
     let id = create(&node, 0, BIG_ID, 3);
     node.until_allocatable(BIG, 1).await;
     plugin.until_ready().await;
-    eventually("the GpuNode tells", || async { node.gpu_node().unwrap().gpus[0].offers.len() == 2 }).await;
+    eventually("the GpuNode tells", || async { node.gpu_node().await.gpus[0].offers.len() == 2 }).await;
     assert!(node.visible_in("big", BIG, 1).await[0].starts_with("MIG-"));
-    eventually("the GpuNode tells who holds it", || async {
-        node.gpu_node().unwrap().allocations.len() == 1
-    })
-    .await;
+    eventually("the GpuNode tells who holds it", || async { node.gpu_node().await.allocations.len() == 1 })
+        .await;
     node.remove_pod("big");
     create(&node, 0, SMALL_ID, 1);
     node.until_allocatable(SLICE, 2).await;
-    eventually("nobody holds it any more", || async { node.gpu_node().unwrap().allocations.is_empty() })
-        .await;
+    eventually("nobody holds it any more", || async { node.gpu_node().await.allocations.is_empty() }).await;
     let sockets = node.sockets().len();
     destroy(&node, 0, id);
     node.until_allocatable(BIG, 0).await;

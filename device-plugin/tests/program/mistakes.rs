@@ -165,7 +165,7 @@ async fn a_node_without_gpus_is_named_and_offers_nothing() {
     let mut plugin = node.ready(&[]).await;
     let log = plugin.until_said("NVML finds no GPU on this node, so nothing is offered").await;
     assert!(log.contains("keep this program off it"), "{log}");
-    assert_eq!((node.gpu_node().unwrap().gpus.len(), node.sockets().len()), (0, 0));
+    assert_eq!((node.gpu_node().await.gpus.len(), node.sockets().len()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,7 +213,7 @@ async fn without_pod_resources_it_serves_pods_and_says_what_is_missing() {
     let log = plugin.until_said("The kubelet does not tell who holds which devices").await;
     assert!(log.contains("Is its pod-resources folder mounted, and --pod-resources-socket right?"), "{log}");
     assert_eq!(node.visible_in("p", GPU, 1).await.len(), 1);
-    assert_eq!(node.gpu_node(), None, "nothing is called free that may be in use");
+    assert_eq!(node.published(), None, "nothing is called free that may be in use");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,8 +104,8 @@ async fn shares_of_different_sizes_have_limits_of_their_own() {
     plugin.until_ready().await;
     node.0.until_allocatable(SHARED, 8).await;
     assert_eq!(node.told(), ["set_default_active_thread_percentage 100"], "the daemon holds nobody");
-    eventually("the GpuNode is written", || async { node.0.gpu_node().is_some() }).await;
-    let gpu = node.0.gpus().remove(1);
+    node.0.gpu_node().await;
+    let gpu = node.0.gpus().await.remove(1);
     let plan = |uid: &str| sized_plan(uid, NODE, SHARED, &[&gpu], Some(3072));
     let container = node.0.run_pod("small", SHARED, 1, plan).await.unwrap();
     let limits = |container: &AdmittedContainer| {

@@ -41,7 +41,7 @@ async fn the_nodes_label_chooses_and_another_label_is_followed() {
     label(&node, "default");
     node.until_allocatable(GPU, 2).await;
     plugin.until_said("configs/default").await;
-    eventually("the pod keeps its GPU", || async { node.gpu_node().unwrap().allocations.len() == 1 }).await;
+    eventually("the pod keeps its GPU", || async { node.gpu_node().await.allocations.len() == 1 }).await;
     label(&node, "four");
     node.until_allocatable(GPU, 8).await;
     assert_eq!(plugin.terminate().await.0, Some(0));

@@ -2,6 +2,10 @@
 
 use std::fmt::Write;
 
+use stowage_shared::plan::Plan;
+use stowage_stand_ins::api_server::Part;
+use stowage_stand_ins::api_server::resources::PODS;
+
 use crate::harness::*;
 
 const SEVENTH: &str = "nvidia.com/mig-1g.5gb";
@@ -149,16 +153,37 @@ async fn a_restart_finds_its_slices_again_and_touches_none_that_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_handed_out_and_not_built_yet_outlives_the_program() {
+    let node = node().await;
+    let plugin = ready_with_cdi(&node).await;
+    let gpu = node.gpus().await.remove(0);
+    // In a place that the packing core would not choose.
+    node.run_pod("small", SEVENTH, 1, |uid| Some(plan(uid, &gpu, 3))).await.unwrap();
+    node.run_pod("big", HALF, 1, |_| None).await.unwrap();
+    plugin.kill().await;
+    node.api
+        .store()
+        .modify(&PODS, "default", "small", Part::Main, |pod| {
+            pod["metadata"]["annotations"] = serde_json::Value::Null;
+        })
+        .unwrap();
+    let _plugin = ready_with_cdi(&node).await;
+    start(&node, "small").await;
+    start(&node, "big").await;
+    let starts = node.gpu_node().await.gpus.remove(0).offers;
+    let starts: Vec<u8> = starts.iter().map(|offer| offer.slice.as_ref().unwrap().start).collect();
+    assert_eq!((starts, instances(&node).len()), (vec![3, 4], 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_built_is_left_alone_and_its_place_is_not_offered() {
     let node = node().await;
     let _plugin = node.ready(ON_DEMAND).await;
     let id = node.driver(|driver| driver.create_gpu_instance(0, 9, Some(0)));
     node.until_allocatable(SEVENTH, 3).await;
     node.until_allocatable(ALL, 0).await;
-    eventually("the GpuNode tells", || async {
-        node.gpu_node().unwrap().gpus[0].foreign_instances.len() == 1
-    })
-    .await;
+    eventually("the GpuNode tells", || async { node.gpu_node().await.gpus[0].foreign_instances.len() == 1 })
+        .await;
     for number in 0..3 {
         node.visible_in(&format!("small-{number}"), SEVENTH, 1).await;
     }
@@ -168,20 +193,22 @@ async fn what_others_built_is_left_alone_and_its_place_is_not_offered() {
     assert!(instances(&node).iter().all(|(profile, _)| *profile == SEVENTH_ID), "{:?}", instances(&node));
 }
 
+/// A plan for a seventh of a GPU at this place.
+fn plan(uid: &str, gpu: &str, start: u8) -> Plan {
+    let text = format!(
+        r#"{{"v":1,"uid":"{uid}","node":"{NODE}","c":{{"main":{{"{SEVENTH}":[{{"gpu":"{gpu}","profile":"1g.5gb","start":{start}}}]}}}}}}"#
+    );
+    Plan::parse(&text).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planned_slice_is_built_where_the_plan_says() {
     let node = node().await;
     let _plugin = node.ready(ON_DEMAND).await;
-    let gpu = node.gpus().remove(0);
-    let plan = |uid: &str| {
-        let text = format!(
-            r#"{{"v":1,"uid":"{uid}","node":"{NODE}","c":{{"main":{{"{SEVENTH}":[{{"gpu":"{gpu}","profile":"1g.5gb","start":3}}]}}}}}}"#
-        );
-        Some(stowage_shared::plan::Plan::parse(&text).unwrap())
-    };
-    node.run_pod("p", SEVENTH, 1, plan).await.unwrap();
+    let gpu = node.gpus().await.remove(0);
+    node.run_pod("p", SEVENTH, 1, |uid| Some(plan(uid, &gpu, 3))).await.unwrap();
     eventually("the GpuNode tells where it is", || async {
-        let status = node.gpu_node().unwrap();
+        let status = node.gpu_node().await;
         let slices: Vec<u8> =
             status.gpus[0].offers.iter().map(|offer| offer.slice.as_ref().unwrap().start).collect();
         slices == [3] && status.allocations.len() == 1
@@ -224,7 +251,7 @@ async fn an_elastic_gpu_is_what_its_first_user_makes_it() {
     node.remove_pod("slice");
     node.until_allocatable(GPU, 1).await;
     assert!(is_cut(&node), "nobody wants it otherwise yet");
-    assert_eq!(node.visible_in("whole", GPU, 1).await, node.gpus());
+    assert_eq!(node.visible_in("whole", GPU, 1).await, node.gpus().await);
     assert!(!is_cut(&node));
     node.until_allocatable(TENTH, 0).await;
     node.until_allocatable(SHARED, 0).await;

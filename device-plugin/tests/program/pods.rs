@@ -13,7 +13,7 @@ const FOUR_SHARES: &str =
 async fn a_pod_with_a_plan_gets_the_devices_of_its_plan() {
     let node = Node::new(vec![a100().times(4)]).await;
     let mut plugin = node.ready(&[]).await;
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     // Neither the first nor the last ones, which anybody might give it by chance.
     for (pod, gpu) in [("a", &gpus[2]), ("b", &gpus[1])] {
         let got = node.run_pod(pod, GPU, 1, |uid| plan(uid, NODE, GPU, &[gpu])).await.unwrap();
@@ -23,7 +23,7 @@ async fn a_pod_with_a_plan_gets_the_devices_of_its_plan() {
     plugin.until_counted(r#"stowage_device_plugin_preferred_allocations_total{source="plan"} 2"#).await;
     plugin.until_counted(r#"stowage_device_plugin_allocations_total{result="planned"} 2"#).await;
     eventually("the GpuNode tells who holds what", || async {
-        let held = node.gpu_node().unwrap().allocations;
+        let held = node.gpu_node().await.allocations;
         held.iter().map(|held| (held.pod.as_str(), &held.device_ids[..])).collect::<Vec<_>>()
             == [("a", &gpus[2..3]), ("b", &gpus[1..2])]
     })
@@ -34,7 +34,7 @@ async fn a_pod_with_a_plan_gets_the_devices_of_its_plan() {
 async fn a_planned_slice_is_found_by_its_place() {
     let node = Node::new(vec![a100().with_mig(&["1g.5gb"; 4])]).await;
     let _plugin = node.ready(&["--mig-strategy=mixed"]).await;
-    let gpu = node.gpu_node().unwrap().gpus.remove(0);
+    let gpu = node.gpu_node().await.gpus.remove(0);
     let wanted = &gpu.offers[2];
     let slice = wanted.slice.as_ref().unwrap();
     let device = PlannedDevice {
@@ -54,7 +54,7 @@ async fn without_a_plan_shares_are_packed_on_one_gpu_if_the_policy_says_so() {
     let node = Node::new(vec![a100().times(3)]).await;
     let file = node.write("config.yaml", FOUR_SHARES);
     let _plugin = node.ready(&["--config-file", &file, "--shared-devices-allocation-policy=packed"]).await;
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     let second = |uid: &str| plan(uid, NODE, SHARED, &[&gpus[1]]);
     assert_eq!(visible(&node.run_pod("a", SHARED, 1, second).await.unwrap()), [gpus[1].as_str()]);
     for pod in ["b", "c", "d"] {
@@ -67,7 +67,7 @@ async fn without_a_plan_shares_are_packed_on_one_gpu_if_the_policy_says_so() {
 async fn a_plan_for_another_node_is_ignored_and_the_pod_runs() {
     let node = Node::new(vec![a100().times(2)]).await;
     let mut plugin = node.ready(&[]).await;
-    let gpu = node.gpus().remove(1);
+    let gpu = node.gpus().await.remove(1);
     let got = node.run_pod("p", GPU, 1, |uid| plan(uid, "n2", GPU, &[&gpu])).await.unwrap();
     assert_eq!(visible(&got).len(), 1);
     let log = plugin.until_said("The pod's plan is ignored.").await;
@@ -87,7 +87,7 @@ async fn device_nodes_are_named_where_the_configuration_says_so() {
         &format!("config 1\nmonitor 2\ngpu2/gi{instance}/access 30\ngpu2/gi{instance}/ci0/access 31\n"),
     );
     let _plugin = node.ready(&["--mig-strategy=mixed", "--pass-device-specs"]).await;
-    let gpu = node.gpus().remove(1);
+    let gpu = node.gpus().await.remove(1);
     let whole = node.run_pod("whole", GPU, 1, |uid| plan(uid, NODE, GPU, &[&gpu])).await.unwrap();
     let slice = node.run_pod("slice", SLICE, 1, |_| None).await.unwrap();
     let told = |container: &AdmittedContainer| -> Vec<String> {
@@ -124,5 +124,5 @@ async fn more_than_one_share_is_refused_where_the_configuration_says_so() {
         "{message}"
     );
     node.remove_pod("greedy");
-    assert_eq!(node.visible_in("modest", SHARED, 1).await, [node.gpus()[0].as_str()]);
+    assert_eq!(node.visible_in("modest", SHARED, 1).await, [node.gpus().await[0].as_str()]);
 }

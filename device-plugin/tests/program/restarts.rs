@@ -8,15 +8,15 @@ use crate::harness::*;
 async fn after_a_kill_the_same_pods_hold_the_same_devices() {
     let node = Node::new(vec![a100().times(3)]).await;
     let plugin = node.ready(&[]).await;
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     node.run_pod("a", GPU, 1, |uid| plan(uid, NODE, GPU, &[&gpus[1]])).await.unwrap();
     // How near GPUs are is read after the start.
     let is_told = || async {
-        let status = node.gpu_node().unwrap();
+        let status = node.gpu_node().await;
         status.allocations.len() == 1 && !status.gpus[2].near.is_empty()
     };
     eventually("the GpuNode tells who holds what, and how near GPUs are", is_told).await;
-    let before = node.gpu_node().unwrap();
+    let before = node.gpu_node().await;
     let left_behind = node.sockets();
     plugin.kill().await;
     node.until_allocatable(GPU, 0).await;
@@ -28,7 +28,7 @@ async fn after_a_kill_the_same_pods_hold_the_same_devices() {
     })
     .await;
     eventually("the GpuNode tells what it told before", || async {
-        but_for_the_time(&node.gpu_node().unwrap()) == but_for_the_time(&before)
+        but_for_the_time(&node.gpu_node().await) == but_for_the_time(&before)
     })
     .await;
     assert!(left_behind.iter().all(|socket| !socket.exists()), "the dead sockets are swept up");

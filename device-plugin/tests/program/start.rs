@@ -39,7 +39,7 @@ async fn the_kubelet_is_told_the_numa_node_of_each_device() {
     let endpoint = kubelet_api::endpoint(node.kubelet.pod_resources_socket()).unwrap();
     let mut client = kubelet_api::pod_resources::client(endpoint.connect_lazy());
     let told = client.get_allocatable_resources(AllocatableResourcesRequest {}).await.unwrap().into_inner();
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     let mut numa_nodes = vec![None; gpus.len()];
     for devices in told.devices {
         let nodes: Vec<i64> = devices.topology.unwrap_or_default().nodes.iter().map(|node| node.id).collect();
@@ -48,7 +48,7 @@ async fn the_kubelet_is_told_the_numa_node_of_each_device() {
         }
     }
     assert_eq!(numa_nodes, [Some(vec![0]), Some(vec![1]), Some(vec![])]);
-    let published: Vec<_> = node.gpu_node().unwrap().gpus.iter().map(|gpu| gpu.numa_node).collect();
+    let published: Vec<_> = node.gpu_node().await.gpus.iter().map(|gpu| gpu.numa_node).collect();
     assert_eq!(published, [Some(0), Some(1), None]);
 }
 
@@ -56,7 +56,7 @@ async fn the_kubelet_is_told_the_numa_node_of_each_device() {
 async fn the_gpu_node_says_what_nvml_says() {
     let node = Node::new(vec![a100(), a100().with_mig(&["3g.20gb"])]).await;
     let _plugin = node.ready(&["--mig-strategy=mixed"]).await;
-    let status = node.gpu_node().unwrap();
+    let status = node.gpu_node().await;
     let gpus: Vec<_> =
         status.gpus.iter().map(|gpu| (gpu.index, gpu.model.as_str(), gpu.memory_mib.0)).collect();
     assert_eq!(gpus, [(0, "NVIDIA A100-SXM4-40GB", 40_960), (1, "NVIDIA A100-SXM4-40GB", 40_960)]);

@@ -31,9 +31,9 @@ async fn gpus_are_told_as_dcgm_exporter_does_with_the_pod_that_holds_them() {
     let node = Node::new(vec![a100().times(2)]).await;
     work(&node, 73, 10_240, None);
     let mut plugin = node.ready(&[]).await;
-    let gpu = node.gpus().remove(0);
+    let gpu = node.gpus().await.remove(0);
     node.run_pod("p", GPU, 1, |uid| plan(uid, NODE, GPU, &[&gpu])).await.unwrap();
-    eventually("the pod is known", || async { node.gpu_node().unwrap().allocations.len() == 1 }).await;
+    eventually("the pod is known", || async { node.gpu_node().await.allocations.len() == 1 }).await;
     let uuid = format!(r#"UUID="{gpu}""#);
     let labels = [
         uuid.as_str(),
@@ -57,12 +57,12 @@ async fn gpus_are_told_as_dcgm_exporter_does_with_the_pod_that_holds_them() {
     }
     assert_eq!(value(&metrics, "DCGM_FI_DEV_GPU_UTIL", &[r#"gpu="1""#, r#"pod="""#]).as_deref(), Some("0.0"));
     eventually("the GpuNode tells it", || async {
-        let busy = node.gpu_node().unwrap().gpus[0].utilization;
+        let busy = node.gpu_node().await.gpus[0].utilization;
         busy.is_some_and(|busy| (busy.gpu_percent, busy.memory_percent) == (Some(73), 25))
     })
     .await;
     node.remove_pod("p");
-    eventually("the pod is gone", || async { node.gpu_node().unwrap().allocations.is_empty() }).await;
+    eventually("the pod is gone", || async { node.gpu_node().await.allocations.is_empty() }).await;
     assert!(!plugin.get("/metrics").await.1.contains(r#"pod="p""#), "its labels go with it");
 }
 
@@ -72,7 +72,7 @@ async fn a_pod_that_takes_more_than_its_share_is_told() {
     let file =
         "sharing: {timeSlicing: {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 4}]}}";
     let mut plugin = node.ready_with_file(file).await;
-    let gpu = node.gpus().remove(0);
+    let gpu = node.gpus().await.remove(0);
     let mut pod = String::new();
     let plan = |uid: &str| {
         pod = uid.to_owned();
@@ -113,7 +113,7 @@ async fn a_slice_tells_its_own_memory() {
 async fn beside_dcgm_exporter_the_names_are_left_to_it() {
     let node = Node::new(vec![a100()]).await;
     let mut plugin = node.ready(&["--dcgm-metrics=false"]).await;
-    eventually("it measures", || async { node.gpu_node().unwrap().gpus[0].utilization.is_some() }).await;
+    eventually("it measures", || async { node.gpu_node().await.gpus[0].utilization.is_some() }).await;
     assert!(!plugin.get("/metrics").await.1.contains("DCGM"));
 }
 

@@ -22,7 +22,7 @@ fn dgx_1() -> Description {
 async fn connected(node: &Node) -> Plugin {
     let plugin = node.ready(&[FAST]).await;
     eventually("the GpuNode tells how the GPUs are connected", || async {
-        node.gpu_node().unwrap().gpus.last().is_some_and(|gpu| !gpu.near.is_empty())
+        node.gpu_node().await.gpus.last().is_some_and(|gpu| !gpu.near.is_empty())
     })
     .await;
     plugin
@@ -30,7 +30,7 @@ async fn connected(node: &Node) -> Plugin {
 
 /// The indices of the GPUs that a new pod of so many gets.
 async fn given(node: &Node, pod: &str, count: u32) -> Vec<usize> {
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     let got = node.visible_in(pod, GPU, count).await;
     let mut got: Vec<usize> =
         got.iter().map(|gpu| gpus.iter().position(|known| known == gpu).unwrap()).collect();
@@ -42,7 +42,7 @@ async fn given(node: &Node, pod: &str, count: u32) -> Vec<usize> {
 async fn several_gpus_for_one_pod_are_linked_and_leave_linked_ones() {
     let node = Node::described(dgx_1()).await;
     let mut plugin = connected(&node).await;
-    let near = node.gpu_node().unwrap().gpus.remove(4).near;
+    let near = node.gpu_node().await.gpus.remove(4).near;
     assert_eq!(near, [210, 10, 10, 10], "two links to its like, and the way between the sockets");
     assert_eq!(given(&node, "four", 4).await, [0, 1, 2, 3]);
     assert_eq!(given(&node, "two", 2).await, [4, 7]);
@@ -96,7 +96,7 @@ async fn whole_gpus_slices_and_shares_are_on_the_numa_node_of_their_gpu() {
     for (pod, resource) in [("first", GPU), ("second", GPU), ("share", SHARED), ("slice", SLICE)] {
         node.visible_in(pod, resource, 1).await;
     }
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     let mut numa: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for pod in node.kubelet.pod_resources().pod_resources {
         for devices in pod.containers.into_iter().flat_map(|container| container.devices) {

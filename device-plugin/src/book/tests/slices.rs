@@ -51,6 +51,15 @@ impl Tenant {
     fn uid(&self) -> String {
         format!("uid-{}", self.name)
     }
+
+    /// As the API server tells it once it runs.
+    fn seen(&self) -> PodSeen {
+        let key = ("default".into(), self.name.clone(), self.uid());
+        let plan = self.plan.as_ref().map(|plan| plan.to_annotation().unwrap());
+        let spec = spec(&format!("{}={}", self.resource.short(), self.tokens.len()));
+        let seen = PodSeen::of(key, 0, plan, &spec, &PodStatus::default());
+        PodSeen { running: true, ..seen }
+    }
 }
 
 impl Node {
@@ -135,21 +144,14 @@ impl Node {
     pub(super) fn restart(&mut self) {
         let bookings =
             self.book.bookings().map(|(token, booking)| (token.to_owned(), booking.clone())).collect();
+        self.restart_with(bookings);
+    }
+
+    /// The same where this was written down.
+    fn restart_with(&mut self, bookings: BTreeMap<String, Booking>) {
         self.book = Book::new(NODE, self.inventory.clone());
         self.book.apply(Event::Restored(bookings));
-        let tell: Vec<PodSeen> = self
-            .pods
-            .iter()
-            .map(|pod| {
-                let key = ("default".into(), pod.name.clone(), pod.uid());
-                let plan = pod.plan.as_ref().map(|plan| plan.to_annotation().unwrap());
-                let count = pod.tokens.len();
-                let spec = spec(&format!("{}={count}", pod.resource.short()));
-                let mut seen = PodSeen::of(key, 0, plan, &spec, &PodStatus::default());
-                seen.running = true;
-                seen
-            })
-            .collect();
+        let tell: Vec<PodSeen> = self.pods.iter().map(Tenant::seen).collect();
         self.book.apply(Event::Pods(tell));
         self.tell_holders();
     }
@@ -263,6 +265,38 @@ fn a_token_that_comes_too_late_waits_until_there_is_room() {
     node.book.apply(Event::PodResources { held: vec![held], asked_at: node.now });
     node.book.apply(Event::Starts { resource: four, ids: stale.clone() });
     assert!(node.book.booking(&stale[0]).is_some());
+}
+
+/// The kubelet had stored it, and nothing was written down of it.
+#[test]
+fn a_token_whose_booking_is_lost_is_booked_where_its_plan_says_before_anybody_else_comes() {
+    let mut node = Node::new("a100-40gb", 1);
+    for _ in 0..3 {
+        assert!(node.run("1g.5gb", 1, true, 0));
+    }
+    // What is left has a place that the packing core would not choose first.
+    node.end(0);
+    node.tell_holders();
+    let before: Vec<_> = (0..2).map(|pod| slice_of(&node, pod)).collect();
+    node.restart_with(BTreeMap::new());
+    assert_eq!((0..2).map(|pod| slice_of(&node, pod)).collect::<Vec<_>>(), before);
+    node.check();
+}
+
+/// Seen on a real cluster: as long as one pod or another was on its way out, the rooms of those that were gone stayed shut.
+#[test]
+fn what_an_earlier_process_gave_away_is_free_with_its_pod_whoever_else_is_ending() {
+    let mut node = Node::new("a100-40gb", 1);
+    assert!(node.run("3g.20gb", 1, false, 0) && node.run("3g.20gb", 1, false, 0));
+    let bookings = node.book.bookings().map(|(token, booking)| (token.to_owned(), booking.clone())).collect();
+    // While the plugin is away one is gone, and the other's containers have ended.
+    node.pods.remove(0);
+    let mut ending = node.pods.remove(0).seen();
+    ending.ending = true;
+    node.restart_with(bookings);
+    node.book.apply(Event::Pods(vec![ending]));
+    node.tell_holders();
+    assert!(node.run("7g.40gb", 1, false, 0));
 }
 
 #[test]

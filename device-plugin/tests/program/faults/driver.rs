@@ -9,10 +9,8 @@ async fn while_nvml_fails_nothing_new_is_handed_out_and_what_is_held_stays_healt
     let node = Node::new(vec![a100().times(3)]).await;
     let mut plugin = node.ready(&["--nvml-period=200ms"]).await;
     node.visible_in("p", GPU, 1).await;
-    eventually("the GpuNode tells who holds it", || async {
-        node.gpu_node().unwrap().allocations.len() == 1
-    })
-    .await;
+    eventually("the GpuNode tells who holds it", || async { node.gpu_node().await.allocations.len() == 1 })
+        .await;
     let state = node.path("node.state.json");
     std::fs::rename(&state, node.path("away")).unwrap();
     // A new state is made where none is; a folder in its place is none.
@@ -21,7 +19,7 @@ async fn while_nvml_fails_nothing_new_is_handed_out_and_what_is_held_stays_healt
     node.until_allocatable(GPU, 1).await;
     assert_eq!(counts(&node, GPU), Some((3, 1)));
     eventually("the GpuNode tells", || async {
-        let gpus = node.gpu_node().unwrap().gpus;
+        let gpus = node.gpu_node().await.gpus;
         gpus.iter()
             .all(|gpu| gpu.unhealthy.as_ref().is_some_and(|why| why.starts_with("NVML does not work: ")))
     })

@@ -8,11 +8,9 @@ async fn a_mig_device_that_a_pod_holds_stays_listed_as_unhealthy_when_it_is_dest
     let node = Node::new(vec![a100().with_mig(&["1g.5gb", "1g.5gb"])]).await;
     let mut plugin = node.ready(MIXED).await;
     let held = node.visible_in("p", SLICE, 1).await.remove(0);
-    eventually("the GpuNode tells who holds it", || async {
-        node.gpu_node().unwrap().allocations.len() == 1
-    })
-    .await;
-    let offers = node.gpu_node().unwrap().gpus.remove(0).offers;
+    eventually("the GpuNode tells who holds it", || async { node.gpu_node().await.allocations.len() == 1 })
+        .await;
+    let offers = node.gpu_node().await.gpus.remove(0).offers;
     let index = offers.iter().position(|offer| offer.uuid == held).unwrap();
     let ids = node.driver(|driver| {
         let state = driver.state.gpus[0].clone();
@@ -23,7 +21,7 @@ async fn a_mig_device_that_a_pod_holds_stays_listed_as_unhealthy_when_it_is_dest
     assert_eq!(counts(&node, SLICE), Some((2, 1)), "what a pod holds does not vanish");
     let why = "its 1g.5gb instance was destroyed while a pod holds it";
     eventually("the GpuNode tells why", || async {
-        let offers = node.gpu_node().unwrap().gpus.remove(0).offers;
+        let offers = node.gpu_node().await.gpus.remove(0).offers;
         offers.iter().any(|offer| offer.uuid == held && offer.unhealthy.as_deref() == Some(why))
     })
     .await;

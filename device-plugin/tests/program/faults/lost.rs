@@ -6,7 +6,7 @@ use super::*;
 async fn a_gpu_that_is_lost_stays_listed_and_the_others_are_handed_out() {
     let node = Node::new(vec![a100().times(3)]).await;
     let mut plugin = node.ready(&[FAST]).await;
-    let gpus = node.gpus();
+    let gpus = node.gpus().await;
     node.driver(|driver| driver.set_lost(1, true));
     node.until_allocatable(GPU, 2).await;
     assert_eq!(node.kubelet.allocatable()[GPU].capacity, 3);
@@ -37,7 +37,7 @@ async fn a_gpu_that_was_lost_at_the_start_is_offered_when_it_is_back() {
     plugin.until_said("GPU 1 cannot be read, and is not offered: ").await;
     node.driver(|driver| driver.set_lost(1, false));
     node.until_allocatable(GPU, 2).await;
-    eventually("the GpuNode tells", || async { node.gpu_node().unwrap().gpus.len() == 2 }).await;
+    eventually("the GpuNode tells", || async { node.gpu_node().await.gpus.len() == 2 }).await;
     // Its XIDs are heard as well.
     node.driver(|driver| driver.raise_xid(1, 48, None));
     node.until_allocatable(GPU, 1).await;

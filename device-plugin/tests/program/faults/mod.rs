@@ -27,14 +27,15 @@ use crate::harness::*;
 
 const FAST: &str = "--nvml-period=200ms";
 
-fn unhealthy(node: &Node, gpu: usize) -> Option<String> {
-    node.gpu_node().unwrap().gpus[gpu].unhealthy.clone()
+async fn unhealthy(node: &Node, gpu: usize) -> Option<String> {
+    node.gpu_node().await.gpus[gpu].unhealthy.clone()
 }
 
 async fn until_unhealthy(node: &Node, gpu: usize, why: &str) {
-    eventually(why, || async { unhealthy(node, gpu).is_some_and(|text| text.contains(why)) }).await;
+    eventually(why, || async { unhealthy(node, gpu).await.is_some_and(|text| text.contains(why)) }).await;
 }
 
 async fn until_healthy(node: &Node, gpu: usize) {
-    eventually("the GpuNode says that it is healthy", || async { unhealthy(node, gpu).is_none() }).await;
+    eventually("the GpuNode says that it is healthy", || async { unhealthy(node, gpu).await.is_none() })
+        .await;
 }

@@ -46,12 +46,12 @@ async fn xid_94_of_an_instance_leaves_its_neighbours_alone_and_passes() {
     plugin
         .until_counted(r#"stowage_device_plugin_gpu_failures_total{gpu="0",scope="instance",cause="xid"} 1"#)
         .await;
-    assert_eq!(unhealthy(&node, 0), None, "the GPU as a whole goes on");
-    let sick = || -> Vec<Option<String>> {
-        node.gpu_node().unwrap().gpus.remove(0).offers.into_iter().map(|offer| offer.unhealthy).collect()
+    assert_eq!(unhealthy(&node, 0).await, None, "the GPU as a whole goes on");
+    let sick = async || -> Vec<Option<String>> {
+        node.gpu_node().await.gpus.remove(0).offers.into_iter().map(|offer| offer.unhealthy).collect()
     };
     eventually("the GpuNode tells which slice it is", || async {
-        let sick = sick();
+        let sick = sick().await;
         sick[1].as_ref().is_some_and(|why| why.starts_with("XID 94: "))
             && sick[0].is_none()
             && sick[2].is_none()
@@ -62,7 +62,8 @@ async fn xid_94_of_an_instance_leaves_its_neighbours_alone_and_passes() {
         .await;
     node.until_allocatable(SLICE, 3).await;
     node.until_event("GpuHealthy", &format!("GPU instance {id}, compute instance 0 is healthy again")).await;
-    eventually("the GpuNode says that it is healthy", || async { sick().iter().all(Option::is_none) }).await;
+    eventually("the GpuNode says that it is healthy", || async { sick().await.iter().all(Option::is_none) })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +76,7 @@ async fn xid_13_is_counted_and_the_gpu_stays() {
     // What comes after it was told after it.
     node.driver(|driver| driver.raise_xid(1, 48, None));
     node.until_allocatable(GPU, 1).await;
-    assert_eq!(unhealthy(&node, 0), None);
+    assert_eq!(unhealthy(&node, 0).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
