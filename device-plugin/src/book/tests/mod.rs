@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use stowage_shared::audit::{Kind, NodeView, PodView, audit};
 use stowage_shared::contract::PLAN_ANNOTATION;
+use stowage_shared::pod::{PodSpec, PodStatus};
 use stowage_shared::reckon::{Held, NodePod, reckon};
 
 use super::*;

@@ -1,5 +1,7 @@
 //! One rule a test.
 
+use stowage_shared::plan::PlanError;
+
 use super::*;
 
 fn expects(world: &World, size: usize) -> bool {
