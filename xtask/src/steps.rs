@@ -105,6 +105,7 @@ pub fn generate() -> Result<()> {
     for (what, package, test) in [
         ("the gRPC code", "kubelet-api", "fresh"),
         ("the CRD", "stowage-workspace-tests", "crd"),
+        ("the chart's templates, schema and page", "stowage-chart-tests", "fresh"),
         ("the tables in docs", "stowage-workspace-tests", "docs"),
     ] {
         let mut command = cargo(["test", "--quiet", "--package", package, "--test", test]);
