@@ -48,9 +48,10 @@ fn header(source: &str) -> String {
 fn with_values(text: &str) -> String {
     assert!(!text.contains("{{"), "braces in a manifest would be read as a template");
     let mut text = text.to_owned();
-    for (name, helper) in
-        [("stowage-system", "stowage.schedulerNamespace"), ("stowage-device-plugin", "stowage.pluginNamespace")]
-    {
+    for (name, helper) in [
+        ("stowage-system", "stowage.schedulerNamespace"),
+        ("stowage-device-plugin", "stowage.pluginNamespace"),
+    ] {
         let value = format!("{{{{ include \"{helper}\" . }}}}");
         for before in ["namespace: ", "resourceNamespace: ", "system:serviceaccount:"] {
             for after in ["\n", ":"] {
@@ -104,9 +105,8 @@ fn template(source: &str, text: &str, condition: &str) -> String {
 
 fn scheduler_configuration(source: &str, text: &str) -> String {
     let text = with_values(text);
-    let indented = text.lines().map(|line| {
-        if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }
-    });
+    let indented =
+        text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") });
     let indented: String = indented.collect();
     format!(
         "{}{{{{- if {SCHEDULER} }}}}\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: stowage-kube-scheduler\n  \

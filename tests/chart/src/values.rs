@@ -97,7 +97,8 @@ impl Setting {
             Some((_, words)) => words.split(", ").map(Value::from).collect(),
             None => Vec::new(),
         };
-        let typed = |name: &str| if nullable { json!({"type": [name, "null"]}) } else { json!({"type": name}) };
+        let typed =
+            |name: &str| if nullable { json!({"type": [name, "null"]}) } else { json!({"type": name}) };
         let mut schema = match kind.trim_end_matches('?') {
             "bool" => typed("boolean"),
             "string" => typed("string"),
