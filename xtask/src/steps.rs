@@ -110,6 +110,7 @@ pub fn generate() -> Result<()> {
         ("the gRPC code", "kubelet-api", "fresh"),
         ("the CRD", "stowage-workspace-tests", "crd"),
         ("the chart's templates, schema and page", "stowage-chart-tests", "fresh"),
+        ("the plain manifests", "stowage-chart-tests", "plain"),
         ("the tables in docs", "stowage-workspace-tests", "docs"),
     ] {
         let mut command = cargo(["test", "--quiet", "--package", package, "--test", test]);

@@ -2,9 +2,10 @@
 //!
 //! Nothing is kept twice. The CRD, the rights, the policies and kube-scheduler's configuration stand in `deploy/`, and
 //! become templates ([`templates`]); the schema and the documentation of the values are made from `values.yaml`
-//! ([`values`]).
+//! ([`values`]); the plain manifests are the chart, rendered ([`plain`]).
 
 pub mod files;
 pub mod helm;
+pub mod plain;
 pub mod templates;
 pub mod values;
