@@ -96,3 +96,36 @@ fn the_schema_refuses_what_it_does_not_know_and_wrong_types() {
         assert!(said.contains("values don't meet the specifications of the schema"), "{value}: {said}");
     }
 }
+
+/// What people have said to NVIDIA's chart goes on to mean the same.
+#[test]
+fn values_for_nvidias_chart_are_taken() {
+    let values = "\
+config: {map: {default: \"version: v1\", shared: \"version: v1\"}, default: shared, fallbackStrategies: [named, single]}
+compatWithCPUManager: true
+migStrategy: mixed
+failOnInitError: false
+deviceListStrategy: envvar,cdi-annotations
+deviceIDStrategy: uuid
+nvidiaDriverRoot: /run/nvidia/driver
+gdrcopyEnabled: false
+image: {pullPolicy: Always}
+updateStrategy: {type: RollingUpdate}
+runtimeClassName: nvidia
+gfd: {enabled: true, sleepInterval: 30s}
+mps: {root: /run/nvidia/mps}
+cdi: {nvidiaHookPath: /usr/bin/nvidia-cdi-hook}
+tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]
+";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), values).unwrap();
+    let rendered = helm::template(&files::chart(), ["--values", file.path().to_str().unwrap()]).unwrap();
+    for text in [
+        "value: \"envvar,cdi-annotations\"",
+        "runtimeClassName: nvidia",
+        "value: \"mixed\"",
+        "value: \"shared\"",
+    ] {
+        assert!(rendered.contains(text), "{text}");
+    }
+}
