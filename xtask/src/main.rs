@@ -23,7 +23,7 @@ enum Task {
     Test(steps::TestArgs),
     /// Measures the hot paths, each beside a baseline of the same run.
     Bench(steps::BenchArgs),
-    /// Writes the generated files again: the gRPC code, the CRD and the tables in docs.
+    /// Writes the generated files again: the gRPC code, the CRD, the chart's templates, the plain manifests and the tables in docs.
     Generate,
 }
 

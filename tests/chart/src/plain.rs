@@ -1,0 +1,100 @@
+//! The chart rendered as plain manifests for `deploy/kustomize`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use crate::{files, helm};
+
+/// Where the base lies.
+pub const FOLDER: &str = "deploy/kustomize/base";
+/// Where the components lie, each in a folder of its name.
+pub const OPTIONS_FOLDER: &str = "deploy/kustomize/options";
+
+/// What the extender does besides, by component: the value of the chart, and the variable that switches it on. The rights of
+/// the first go with any of the others.
+pub const OPTIONS: [(&str, Option<(&str, &str)>); 4] = [
+    ("lease", None),
+    ("nominate", Some(("scheduler.extender.nominate", "NOMINATE"))),
+    ("preemption", Some(("scheduler.extender.preemption", "PREEMPTION"))),
+    ("drain-scale-downs", Some(("scheduler.extender.drainScaleDowns", "DRAIN_SCALE_DOWNS"))),
+];
+
+const HEADER: &str = "\
+# Made from deploy/helm/stowage by `cargo xtask generate`. Do not edit.
+";
+
+/// The file that an object belongs to, by its template.
+fn file(template: &str) -> &'static str {
+    match template.rsplit('/').next().unwrap_or_default() {
+        "namespaces.yaml" => "namespaces.yaml",
+        "gpunodes.yaml" => "crd.yaml",
+        "admission-policies.yaml" => "admission-policies.yaml",
+        "device-plugin.yaml" | "device-plugin-rbac.yaml" => "device-plugin.yaml",
+        "network-policy.yaml" => "network-policies.yaml",
+        _ => "scheduler.yaml",
+    }
+}
+
+/// The files of the base, by name.
+///
+/// # Errors
+/// Where helm cannot be had, or refuses.
+pub fn base() -> Result<BTreeMap<String, String>> {
+    // `crds.keep` is for helm alone. Which kube-scheduler is right, whoever uses the base says.
+    let rendered = helm::template(&files::chart(), ["--set", "crds.keep=false"])?;
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    for document in rendered.split("---\n").filter(|document| !document.trim().is_empty()) {
+        let (source, text) = document.split_once('\n').context("helm names each document's template")?;
+        let template = source.strip_prefix("# Source: ").context("helm names each document's template")?;
+        let text: String =
+            text.lines().filter(|line| !is_helms(line)).map(|line| format!("{line}\n")).collect();
+        let file = files.entry(file(template).to_owned()).or_insert_with(|| HEADER.to_owned());
+        file.push_str("---\n");
+        file.push_str(&text);
+    }
+    let names: String = files.keys().map(|name| format!("  - {name}\n")).collect();
+    let kustomization = format!(
+        "{HEADER}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{names}"
+    );
+    files.insert("kustomization.yaml".into(), kustomization);
+    Ok(files)
+}
+
+/// The files of one of [`OPTIONS`], by name.
+pub fn option(name: &str, variable: Option<&str>) -> BTreeMap<String, String> {
+    let source = format!("deploy/options/{name}.yaml");
+    let rights =
+        format!("# Made from {source} by `cargo xtask generate`. Do not edit.\n{}", files::read(&source));
+    let mut component = format!(
+        "{HEADER}apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources:\n  - rights.yaml\n"
+    );
+    if let Some(variable) = variable {
+        component.push_str(&PATCH.replace("VARIABLE", variable));
+    }
+    BTreeMap::from([("kustomization.yaml".into(), component), ("rights.yaml".into(), rights)])
+}
+
+const PATCH: &str = "\
+patches:
+  - patch: |-
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata:
+        name: stowage-scheduler
+        namespace: stowage-system
+      spec:
+        template:
+          spec:
+            containers:
+              - name: extender
+                env:
+                  - name: VARIABLE
+                    value: \"true\"
+";
+
+/// Labels that say that helm manages something.
+fn is_helms(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("helm.sh/chart:") || line.starts_with("app.kubernetes.io/managed-by:")
+}

@@ -1,0 +1,244 @@
+//! What the pods may do, and that the programs know what they are told.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use stowage_chart_tests::{files, helm};
+
+use super::{find, render};
+
+/// Everything that gives a program more to do.
+const EVERYTHING: [&str; 12] = [
+    r#"migStrategy="on-demand""#,
+    r#"deviceListStrategy="cdi-cri""#,
+    r#"nvidiaDriverRoot="/""#,
+    r#"migStaticGPUs=["0"]"#,
+    "elasticGPUs=true",
+    r#"config.map={"a":"version: v1"}"#,
+    r#"config.default="a""#,
+    r#"gfd={"noTimestamp":true,"sleepInterval":"60s","useNodeFeatureAPI":true}"#,
+    r#"cdi={"nvidiaHookPath":"/hook","featureFlags":"a"}"#,
+    "scheduler.extender.nominate=true",
+    "scheduler.extender.preemption=true",
+    "scheduler.extender.drainScaleDowns=true",
+];
+
+fn pod(values: &[&str], kind: &str, name: &str) -> Value {
+    let objects = helm::objects(&render(values)).unwrap();
+    find(&objects, kind, name)["spec"]["template"]["spec"].clone()
+}
+
+fn plugin(values: &[&str]) -> Value {
+    pod(values, "DaemonSet", "stowage-device-plugin")
+}
+
+fn scheduler(values: &[&str]) -> Value {
+    pod(values, "Deployment", "stowage-scheduler")
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["containers", "initContainers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(|kind| pod[kind].as_array().into_iter().flatten())
+}
+
+/// What the level `restricted` of Pod Security forbids, rule by rule, as Kubernetes's documentation lists them.
+fn broken_rules(pod: &Value) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut rule = |holds: bool, name: &str| {
+        if !holds {
+            broken.push(name.to_owned());
+        }
+    };
+    let absent_or = |value: &Value, allowed: &[Value]| value.is_null() || allowed.contains(value);
+    let of_pod = &pod["securityContext"];
+    // The level `baseline`.
+    for host in ["hostNetwork", "hostPID", "hostIPC"] {
+        rule(absent_or(&pod[host], &[json!(false)]), host);
+    }
+    rule(of_pod["windowsOptions"].is_null() && of_pod["sysctls"].is_null(), "sysctls, Windows");
+    rule(of_pod["appArmorProfile"].is_null() && of_pod["seLinuxOptions"].is_null(), "AppArmor, SELinux");
+    // Which kinds of volumes there may be.
+    let kinds = [
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ];
+    for volume in pod["volumes"].as_array().into_iter().flatten() {
+        let kind = volume.as_object().unwrap().keys().find(|key| *key != "name").unwrap();
+        rule(kinds.contains(&kind.as_str()), "volume types");
+    }
+    rule(of_pod["runAsUser"] != json!(0), "runAsUser");
+    for container in containers(pod) {
+        let of_container = &container["securityContext"];
+        let either = |key: &str| if of_container[key].is_null() { &of_pod[key] } else { &of_container[key] };
+        rule(absent_or(&of_container["privileged"], &[json!(false)]), "privileged");
+        rule(of_container["capabilities"]["drop"] == json!(["ALL"]), "capabilities are dropped");
+        rule(
+            absent_or(&of_container["capabilities"]["add"], &[json!([]), json!(["NET_BIND_SERVICE"])]),
+            "capabilities",
+        );
+        rule(of_container["allowPrivilegeEscalation"] == json!(false), "allowPrivilegeEscalation");
+        rule(absent_or(&of_container["procMount"], &[json!("Default")]), "procMount");
+        rule(*either("runAsNonRoot") == json!(true), "runAsNonRoot");
+        rule(*either("runAsUser") != json!(0), "runAsUser of a container");
+        let seccomp = &either("seccompProfile")["type"];
+        rule([json!("RuntimeDefault"), json!("Localhost")].contains(seccomp), "seccompProfile");
+        for port in container["ports"].as_array().into_iter().flatten() {
+            rule(absent_or(&port["hostPort"], &[json!(0)]), "hostPort");
+        }
+        for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+            rule(container[probe]["httpGet"]["host"].is_null(), "a probe's host");
+        }
+    }
+    broken
+}
+
+#[test]
+fn the_schedulers_pod_passes_restricted() {
+    for values in [&[][..], &EVERYTHING] {
+        assert_eq!(broken_rules(&scheduler(values)), Vec::<String>::new());
+    }
+    // The rules find something where there is something: the plugin has host paths and is root.
+    assert_eq!(
+        broken_rules(&plugin(&[])),
+        ["volume types", "volume types", "runAsUser", "runAsNonRoot", "runAsUser of a container"]
+    );
+}
+
+#[test]
+fn no_container_is_privileged_and_each_is_probed_and_cannot_write_its_root() {
+    for values in [&[][..], &EVERYTHING, &["mps.enabled=true"]] {
+        for pod in [plugin(values), scheduler(values)] {
+            for container in containers(&pod) {
+                let may = &container["securityContext"];
+                assert!(may["privileged"].is_null(), "{container}");
+                assert_eq!(may["allowPrivilegeEscalation"], false);
+                assert_eq!(may["readOnlyRootFilesystem"], true);
+                assert_eq!(may["capabilities"]["drop"], json!(["ALL"]));
+                assert!(container["livenessProbe"].is_object() && container["readinessProbe"].is_object());
+                assert!(container["resources"]["requests"].is_object(), "{container}");
+            }
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        }
+    }
+}
+
+#[test]
+fn capabilities_are_added_for_mig_and_mps_only() {
+    let added =
+        |values: &[&str]| plugin(values)["containers"][0]["securityContext"]["capabilities"]["add"].clone();
+    assert_eq!(added(&[]), Value::Null);
+    assert_eq!(
+        added(&[r#"migStrategy="none""#, r#"config.map={"a":"flags: {migStrategy: mixed}"}"#]),
+        Value::Null
+    );
+    for values in [
+        &[r#"migStrategy="single""#],
+        &[r#"migStrategy="on-demand""#],
+        &[r#"config.map={"a":"version: v1","b":"flags: {migStrategy: on-demand}"}"#],
+    ] {
+        assert_eq!(added(values), json!(["SYS_ADMIN"]), "{values:?}");
+    }
+    assert_eq!(added(&["mps.enabled=true"]), json!(["SYS_ADMIN", "SETUID", "SETGID"]));
+    // What the chart cannot know is given by hand.
+    let by_hand =
+        plugin(&[r#"config.name="mine""#, r#"securityContext={"capabilities":{"add":["SYS_ADMIN"]}}"#]);
+    let may = &by_hand["containers"][0]["securityContext"];
+    assert_eq!(may["capabilities"], json!({"add": ["SYS_ADMIN"], "drop": ["ALL"]}));
+    assert_eq!(may["readOnlyRootFilesystem"], true);
+}
+
+#[test]
+fn the_plugin_sees_no_more_of_the_host_than_it_needs() {
+    let paths = |values: &[&str]| -> BTreeSet<String> {
+        let plugin = plugin(values);
+        let volumes = plugin["volumes"].as_array().unwrap().iter();
+        volumes.filter_map(|volume| volume["hostPath"]["path"].as_str().map(str::to_owned)).collect()
+    };
+    let always = ["/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"];
+    let with =
+        |more: &[&str]| always.iter().chain(more).map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(paths(&[]), with(&[]));
+    assert_eq!(
+        paths(&[r#"nvidiaDriverRoot="/""#, r#"deviceListStrategy="cdi-cri""#]),
+        with(&["/", "/var/run/cdi"])
+    );
+    assert_eq!(paths(&["mps.enabled=true"]), with(&["/run/nvidia/mps", "/run/nvidia/mps/shm"]));
+    // What is mounted is a volume, and the other way round.
+    for pod in [plugin(&EVERYTHING), plugin(&["mps.enabled=true"]), scheduler(&EVERYTHING)] {
+        let names = |list: &Value| -> BTreeSet<String> {
+            list.as_array()
+                .into_iter()
+                .flatten()
+                .map(|one| one["name"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let mounts = containers(&pod).flat_map(|container| names(&container["volumeMounts"]));
+        assert_eq!(mounts.collect::<BTreeSet<_>>(), names(&pod["volumes"]));
+    }
+}
+
+/// `docs/options.md` is made from the programs' own tables, and tested to be fresh.
+#[test]
+fn the_programs_know_every_variable_that_they_are_given() {
+    let page = files::read("docs/options.md");
+    let (plugins, extenders) = page.split_once("## The scheduler extender").unwrap();
+    let for_nvidias_runtime = |name: &str| {
+        [
+            "NVIDIA_VISIBLE_DEVICES",
+            "NVIDIA_DRIVER_CAPABILITIES",
+            "NVIDIA_MIG_MONITOR_DEVICES",
+            "NVIDIA_MIG_CONFIG_DEVICES",
+        ]
+        .contains(&name)
+    };
+    for (pod, known) in [
+        (plugin(&EVERYTHING), plugins),
+        (
+            plugin(&[
+                "mps.enabled=true",
+                "compatWithCPUManager=true",
+                "failOnInitError=true",
+                "gdrcopyEnabled=true",
+            ]),
+            plugins,
+        ),
+        (
+            plugin(&[
+                "gdsEnabled=true",
+                "mofedEnabled=true",
+                r#"nvidiaDevRoot="/""#,
+                r#"deviceIDStrategy="uuid""#,
+            ]),
+            plugins,
+        ),
+        (
+            plugin(&[r#"deviceDiscoveryStrategy="nvml""#, r#"sharedDevicesAllocationPolicy="packed""#]),
+            plugins,
+        ),
+        (scheduler(&EVERYTHING), extenders),
+    ] {
+        for variable in pod["containers"][0]["env"].as_array().unwrap() {
+            let name = variable["name"].as_str().unwrap();
+            assert!(known.contains(&format!("`{name}`")) || for_nvidias_runtime(name), "nobody knows {name}");
+        }
+    }
+}
+
+#[test]
+fn kube_scheduler_and_the_extender_meet_where_the_configuration_says() {
+    let objects = helm::objects(&render(&[])).unwrap();
+    let configuration =
+        &find(&objects, "ConfigMap", "stowage-kube-scheduler")["data"]["kube-scheduler-config.yaml"];
+    let source = files::read("deploy/scheduler/kube-scheduler-config.yaml");
+    assert_eq!(configuration.as_str().unwrap().trim_end(), source.trim_end());
+    let elsewhere = helm::objects(&render(&[r#"namespaces.scheduler.name="other""#])).unwrap();
+    let text = &find(&elsewhere, "ConfigMap", "stowage-kube-scheduler")["data"]["kube-scheduler-config.yaml"];
+    assert!(text.as_str().unwrap().contains("resourceNamespace: other\n"));
+}
