@@ -15,9 +15,11 @@ use super::{answers, health, labels, mps, on_demand, per_node};
 pub fn arguments() -> Command {
     let command = Command::new("stowage-device-plugin")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Advertises this node's NVIDIA GPUs to the kubelet, and hands out what Stowage's extender planned")
         .args(SETTINGS.iter().filter_map(Setting::arg));
-    LogArgs::augment_args(command)
+    // Afterwards, since they bring a description of their own.
+    LogArgs::augment_args(command).about(
+        "Advertises this node's NVIDIA GPUs to the kubelet, and hands out what Stowage's extender planned",
+    )
 }
 
 /// Reads and checks everything; nothing else of the program runs before.
