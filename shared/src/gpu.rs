@@ -122,7 +122,7 @@ impl Offer {
 ///
 /// Offers are the bits of a mask, so that "may this be handed out now" is one `and`. Offers that cannot be
 /// in use together (overlapping slices, the same GPU whole and as shares) exclude each other by that mask.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GpuKind {
     model: String,
     memory: MemoryMib,

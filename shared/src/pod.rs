@@ -9,8 +9,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::contract::{
-    DELETION_COST_ANNOTATION, OUR_DELETION_COST_ANNOTATION, PLAN_ANNOTATION, PLAN_MAX_BYTES,
-    SHARE_MEMORY_ANNOTATION, SHARE_MILLI_ANNOTATION,
+    DELETION_COST_ANNOTATION, DISTINCT_GPUS_ANNOTATION, GPU_MEMORY_MIN_ANNOTATION, GPU_MODEL_ANNOTATION,
+    OUR_DELETION_COST_ANNOTATION, PLACEMENT_ANNOTATION, PLAN_ANNOTATION, PLAN_MAX_BYTES, POLICY_MAX_BYTES,
+    SHARE_MEMORY_ANNOTATION, SHARE_MILLI_ANNOTATION, SHARE_WITH_ANNOTATION,
 };
 
 /// A pod's spec, as far as placement goes.
@@ -96,14 +97,19 @@ pub struct OwnAnnotations(BTreeMap<&'static str, String>);
 
 /// All keys that are kept, each with the most bytes of a value. What is longer is cut one byte beyond, which tells its
 /// reader that it is too long.
-const OWN: [(&str, usize); 5] = [
+const OWN: [(&str, usize); 10] = [
     (PLAN_ANNOTATION, PLAN_MAX_BYTES),
     (SHARE_MEMORY_ANNOTATION, ANNOTATION_MAX_BYTES),
     (SHARE_MILLI_ANNOTATION, ANNOTATION_MAX_BYTES),
     (DELETION_COST_ANNOTATION, ANNOTATION_MAX_BYTES),
     (OUR_DELETION_COST_ANNOTATION, ANNOTATION_MAX_BYTES),
+    (PLACEMENT_ANNOTATION, POLICY_MAX_BYTES),
+    (GPU_MODEL_ANNOTATION, POLICY_MAX_BYTES),
+    (GPU_MEMORY_MIN_ANNOTATION, POLICY_MAX_BYTES),
+    (DISTINCT_GPUS_ANNOTATION, POLICY_MAX_BYTES),
+    (SHARE_WITH_ANNOTATION, POLICY_MAX_BYTES),
 ];
-/// No wish of a pod is longer.
+/// No size or cost is longer.
 const ANNOTATION_MAX_BYTES: usize = 256;
 
 impl OwnAnnotations {

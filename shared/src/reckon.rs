@@ -14,6 +14,7 @@ use crate::gpu::{Gpu, locate};
 use crate::occupancy::GpuState;
 use crate::pack::{self, Chosen, Demand, Mix};
 use crate::plan::{Plan, PlannedDevice};
+use crate::policy::{Company, Occupied, ShareWith};
 use crate::request::Request;
 use crate::resource::ResourceName;
 use crate::share::ShareSize;
@@ -24,6 +25,10 @@ use crate::topology;
 pub struct NodePod<'a> {
     /// The pod's UID.
     pub uid: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// With whom it shares a GPU.
+    pub share_with: ShareWith,
     /// What it asks for.
     pub request: &'a Request,
     /// What it was promised, if anything valid.
@@ -35,29 +40,34 @@ pub struct NodePod<'a> {
 pub struct Held<'a> {
     /// The pod's UID; empty where it is not known.
     pub uid: &'a str,
+    /// The pod's namespace.
+    pub namespace: &'a str,
     /// The resource.
     pub resource: &'a ResourceName,
     /// The device ids.
     pub device_ids: &'a [String],
 }
 
-/// Reckons what of a node's GPUs is in use or promised.
+/// Reckons what of a node's GPUs is in use or promised, and by whom.
 ///
 /// `held` is what the kubelet handed out, whoever has it; ids that belong to no GPU here are skipped (the
 /// audit names them). A device that several containers of one pod hold counts once.
-pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec<GpuState> {
+pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occupied {
     let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
+    let mut company = Company::default();
     let mut served: BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
-    let sizes: BTreeMap<&str, Option<ShareSize>> =
-        pods.iter().map(|pod| (pod.uid, Plan::share_of(pod.plan, pod.request))).collect();
+    let known: BTreeMap<&str, (Option<ShareSize>, ShareWith)> =
+        pods.iter().map(|pod| (pod.uid, (Plan::share_of(pod.plan, pod.request), pod.share_with))).collect();
     for held in held {
         for text in held.device_ids {
             let Some(id) = text.parse::<DeviceId>().ok() else { continue };
             let Some((gpu, offer)) = locate(gpus.iter().map(|g| &**g), held.resource, &id) else { continue };
             // A container reuses what an init container of its pod had: the same id, the same device.
             if seen.insert((held.resource, text.as_str())) {
-                states[gpu].take(offer, sizes.get(held.uid).copied().flatten());
+                let (size, share_with) = known.get(held.uid).copied().unwrap_or_default();
+                states[gpu].take(offer, size);
+                company.join(gpu, held.namespace, share_with);
                 served
                     .entry(held.uid)
                     .or_default()
@@ -67,7 +77,8 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec
             }
         }
     }
-    for (uid, resource, gpu) in unbooked(gpus, held) {
+    for (holder, gpu) in unbooked(gpus, held) {
+        let (uid, resource) = (holder.uid, holder.resource);
         // It is the kubelet's fact that somebody has it, and a slice will be built for it as soon as there is room: the
         // one that its plan names, as for a pod that waits, else the core's choice.
         if is_planned_on(gpus, pods, uid, resource, gpu) {
@@ -78,16 +89,19 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Vec
         let Ok(placement) = pack::place(one, &Demand::from([(resource.clone(), 1)]), &mix) else { continue };
         for Chosen { offer, .. } in placement.devices.into_values().flatten() {
             states[gpu].occupancy.take(offer);
+            let (_, share_with) = known.get(uid).copied().unwrap_or_default();
+            company.join(gpu, holder.namespace, share_with);
             served.entry(uid).or_default().entry(resource).or_default().push(Chosen { gpu, offer });
         }
     }
     let waiting = Waiting::of(gpus, pods, &served);
-    waiting.promise(&mut states);
-    states
+    let mut occupied = Occupied { gpus: states, company };
+    waiting.promise(&mut occupied);
+    occupied
 }
 
-/// Tokens that somebody holds and that no slice is booked for yet: who, of what, on which GPU.
-fn unbooked<'a>(gpus: &[Arc<Gpu>], held: &[Held<'a>]) -> Vec<(&'a str, &'a ResourceName, usize)> {
+/// Tokens that somebody holds and that no slice is booked for yet: who holds it, and on which GPU.
+fn unbooked<'h, 'a>(gpus: &[Arc<Gpu>], held: &'h [Held<'a>]) -> Vec<(&'h Held<'a>, usize)> {
     let mut seen = std::collections::BTreeSet::new();
     let mut unbooked = Vec::new();
     for held in held {
@@ -98,7 +112,7 @@ fn unbooked<'a>(gpus: &[Arc<Gpu>], held: &[Held<'a>]) -> Vec<(&'a str, &'a Resou
             let is_known = gpus[gpu].offer_of(held.resource, &id).is_some();
             let is_its = profile.parse().is_ok_and(|profile| *held.resource == ResourceName::mig(&profile));
             if !is_known && is_its && seen.insert(text.as_str()) {
-                unbooked.push((held.uid, held.resource, gpu));
+                unbooked.push((held, gpu));
             }
         }
     }
@@ -172,7 +186,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Counts what waiting pods will get: their own plan, else another of their shape, else the core's choice.
-    fn promise(mut self, states: &mut [GpuState]) {
+    fn promise(mut self, node: &mut Occupied) {
         let mix = Mix::prior(self.gpus.iter().map(|gpu| &**gpu));
         for lack in &mut self.lacks {
             let Some(pool) = self.promised.get_mut(&lack.shape) else { continue };
@@ -180,7 +194,7 @@ impl<'a> Waiting<'a> {
             let own = plan.get(&lack.shape.resource).map_or(&[][..], Vec::as_slice);
             for chosen in located(self.gpus, &lack.shape.resource, own) {
                 if lack.missing > 0 && take_from(Some(pool), chosen) {
-                    states[chosen.gpu].take(chosen.offer, lack.shape.share);
+                    promise(node, lack, chosen);
                     lack.missing -= 1;
                 }
             }
@@ -189,18 +203,22 @@ impl<'a> Waiting<'a> {
             let pool = self.promised.entry(lack.shape.clone()).or_default();
             let swapped = pool.split_off(pool.len().saturating_sub(lack.missing as usize));
             lack.missing -= u32::try_from(swapped.len()).unwrap_or(lack.missing);
-            swapped.iter().for_each(|chosen| states[chosen.gpu].take(chosen.offer, lack.shape.share));
+            swapped.iter().for_each(|&chosen| promise(node, lack, chosen));
         }
         for lack in self.lacks.iter().filter(|lack| lack.missing > 0) {
             let Shape { resource, share, .. } = &lack.shape;
             let demand = Demand { share: *share, ..Demand::from([(resource.clone(), lack.missing)]) };
-            let Ok(mut placement) = pack::place(states, &demand, &mix) else { continue };
-            topology::draw_together(&mut placement, states, &[]);
-            for chosen in placement.devices.into_values().flatten() {
-                states[chosen.gpu].take(chosen.offer, *share);
-            }
+            let Ok(mut placement) = pack::place(&node.gpus, &demand, &mix) else { continue };
+            topology::draw_together(&mut placement, &node.gpus, &[]);
+            placement.devices.into_values().flatten().for_each(|chosen| promise(node, lack, chosen));
         }
     }
+}
+
+/// Counts a device as one that a waiting pod will get.
+fn promise(node: &mut Occupied, lack: &Lack<'_>, chosen: Chosen) {
+    node.gpus[chosen.gpu].take(chosen.offer, lack.shape.share);
+    node.company.join(chosen.gpu, lack.pod.namespace, lack.pod.share_with);
 }
 
 fn located(gpus: &[Arc<Gpu>], resource: &ResourceName, planned: &[PlannedDevice]) -> Vec<Chosen> {
@@ -265,23 +283,24 @@ mod tests {
         Plan { uid: uid.into(), node: "n".into(), containers: BTreeMap::from([("c".into(), resources)]) }
     }
 
+    fn node_pod<'a>(uid: &'a str, request: &'a Request, plan: Option<&'a Plan>) -> NodePod<'a> {
+        NodePod { uid, namespace: "n", share_with: ShareWith::Anyone, request, plan }
+    }
+
     /// Pods as (uid, planned GPU), held devices as (uid, device id); the answer is the shares in use per GPU.
     #[track_caller]
     fn check(pods: &[(&str, Option<u32>)], held: &[(&str, &str)], want: &[u32]) {
         let (request, gpus, resource) = (request(), gpus(2), ResourceName::gpu().shared());
         let plans: Vec<Option<Plan>> = pods.iter().map(|(uid, gpu)| gpu.map(|gpu| plan(uid, gpu))).collect();
-        let pods: Vec<NodePod<'_>> = pods
-            .iter()
-            .zip(&plans)
-            .map(|((uid, _), plan)| NodePod { uid, request: &request, plan: plan.as_ref() })
-            .collect();
+        let pods: Vec<NodePod<'_>> =
+            pods.iter().zip(&plans).map(|((uid, _), plan)| node_pod(uid, &request, plan.as_ref())).collect();
         let ids: Vec<[String; 1]> = held.iter().map(|(_, id)| [(*id).to_owned()]).collect();
         let held: Vec<Held<'_>> = held
             .iter()
             .zip(&ids)
-            .map(|((uid, _), id)| Held { uid, resource: &resource, device_ids: id })
+            .map(|((uid, _), id)| Held { uid, namespace: "n", resource: &resource, device_ids: id })
             .collect();
-        let got: Vec<u32> = reckon(&gpus, &held, &pods).iter().map(|g| g.occupancy.in_use(0)).collect();
+        let got: Vec<u32> = reckon(&gpus, &held, &pods).gpus.iter().map(|g| g.occupancy.in_use(0)).collect();
         assert_eq!(got, want);
     }
 
@@ -312,8 +331,8 @@ mod tests {
         let (gpus, resource) = ([a30_on_demand()], "nvidia.com/mig-2g.12gb".parse().unwrap());
         let whole = "nvidia.com/mig-4g.24gb".parse().unwrap();
         let copies = |ids: &[String]| {
-            let held = [Held { uid: "a", resource: &resource, device_ids: ids }];
-            let state = &reckon(&gpus, &held, &[])[0];
+            let held = [Held { uid: "a", namespace: "n", resource: &resource, device_ids: ids }];
+            let state = &reckon(&gpus, &held, &[]).gpus[0];
             (state.copies(&resource), state.copies(&whole))
         };
         assert_eq!(copies(&[]), (2, 1));
@@ -333,9 +352,14 @@ mod tests {
                 r#"{{"v":1,"uid":"a","node":"n","c":{{"c":{{"nvidia.com/mig-1g.6gb":[{{"gpu":"GPU-0","profile":"1g.6gb","start":{start}}}]}}}}}}"#
             );
             let plan = Plan::parse(&text).unwrap();
-            let held = [Held { uid: "a", resource: &resource, device_ids: &["GPU-0::1g.6gb::0".into()] }];
-            let pods = [NodePod { uid: "a", request: &request, plan: Some(&plan) }];
-            let state = &reckon(&gpus, &held, &pods)[0];
+            let held = [Held {
+                uid: "a",
+                namespace: "n",
+                resource: &resource,
+                device_ids: &["GPU-0::1g.6gb::0".into()],
+            }];
+            let pods = [node_pod("a", &request, Some(&plan))];
+            let state = &reckon(&gpus, &held, &pods).gpus[0];
             let planned = located(&gpus, &resource, plan.devices("c", &resource))[0].offer;
             assert_eq!((state.copies(&resource), state.occupancy.in_use(planned)), (3, 1));
         }
@@ -379,10 +403,10 @@ mod tests {
                 }
             }
             let pods: Vec<NodePod<'_>> =
-                plans.iter().map(|plan| NodePod { uid: &plan.uid, request: &request, plan: Some(plan) }).collect();
+                plans.iter().map(|plan| node_pod(&plan.uid, &request, Some(plan))).collect();
             let held: Vec<Held<'_>> =
-                held.iter().map(|(uid, id)| Held { uid, resource: &resource, device_ids: id }).collect();
-            let got: Vec<u32> = reckon(&gpus, &held, &pods).iter().map(|g| g.occupancy.in_use(0)).collect();
+                held.iter().map(|(uid, id)| Held { uid, namespace: "n", resource: &resource, device_ids: id }).collect();
+            let got: Vec<u32> = reckon(&gpus, &held, &pods).gpus.iter().map(|g| g.occupancy.in_use(0)).collect();
             let want: Vec<u32> = states.iter().map(|g| g.occupancy.in_use(0)).collect();
             prop_assert_eq!(got, want);
         }

@@ -1,8 +1,8 @@
 //! Where would a pod go? kube-scheduler's own filters first, then the extender's answer, node by node.
 
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
-use stowage_shared::pack::{Demand, Placement};
-use stowage_shared::policy::{self, Rank, WhyNot};
+use stowage_shared::pack::Placement;
+use stowage_shared::policy::{Policy, Rank, Want, WhyNot};
 use stowage_shared::request::Request;
 use stowage_shared::topology::draw_together;
 
@@ -80,22 +80,17 @@ impl World {
         (!request.is_empty()).then(|| self.fit(node, pod, request, policy))
     }
 
-    fn fit(&self, node: &NodeState, pod: &PodFacts, request: &Request, policy: &policy::Policy) -> Verdict {
-        let states = match &node.gpus {
+    fn fit(&self, node: &NodeState, pod: &PodFacts, request: &Request, policy: &Policy) -> Verdict {
+        let now = match &node.gpus {
             NodeGpus::None => return Verdict::not(Who::Stowage, NO_GPUS.into()),
             NodeGpus::Unknown(why) => return Verdict::not(Who::Stowage, why.text().into()),
-            NodeGpus::Known { states, .. } => states,
+            NodeGpus::Known { now, .. } => now,
         };
-        let occupants = node.occupants();
-        let of = policy::Node { gpus: states, occupants: &occupants };
-        let demand: Demand = request.demand();
-        match policy::place(of, &demand, &self.mix, policy, pod.namespace()) {
+        let want = Want { demand: request.demand(), policy: policy.clone() };
+        match now.place(&want, pod.namespace(), &self.mix) {
             Ok(mut placement) => {
-                // A policy may have chosen the very GPUs; near ones may not be allowed.
-                if policy.is_default() {
-                    draw_together(&mut placement, states, &[]);
-                }
-                let rank = policy.rank(states, placement.cost);
+                draw_together(&mut placement, &now.gpus, &[]);
+                let rank = policy.rank(&now.gpus, placement.cost);
                 Verdict::Fits(Fit { rank, placement: Some(placement) })
             }
             Err(why) => Verdict::Not(Not { who: Who::Stowage, text: why.to_string(), why: Some(why) }),
@@ -115,19 +110,20 @@ impl World {
     pub fn settle(&mut self, pod: &PodFacts, at: usize, fit: &Fit) {
         let node = &mut self.nodes[at];
         node.facts.free.take(&pod.amounts);
-        let (NodeGpus::Known { states, holders }, Some(placement)) = (&mut node.gpus, &fit.placement) else {
+        let (NodeGpus::Known { now, holders }, Some(placement)) = (&mut node.gpus, &fit.placement) else {
             return;
         };
         for (resource, devices) in &placement.devices {
             for chosen in devices {
-                states[chosen.gpu].take(chosen.offer, pod.share());
+                now.gpus[chosen.gpu].take(chosen.offer, pod.share());
+                now.company.join(chosen.gpu, pod.namespace(), pod.share_with());
                 holders[chosen.gpu].push(Holder {
                     namespace: pod.namespace().into(),
                     pod: pod.name().into(),
                     resource: resource.clone(),
                     offer: chosen.offer,
                     count: 1,
-                    share_with: pod.policy.as_ref().map(|policy| policy.share_with).unwrap_or_default(),
+                    share_with: pod.share_with(),
                 });
             }
         }

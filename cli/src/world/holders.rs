@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, locate};
 use stowage_shared::plan::Plan;
-use stowage_shared::policy::{Occupant, ShareWith};
+use stowage_shared::policy::ShareWith;
 use stowage_shared::reckon::{Held, NodePod, reckon};
 use stowage_shared::request::Request;
 use stowage_shared::resource::ResourceName;
@@ -30,19 +30,17 @@ pub struct Holder {
     pub share_with: ShareWith,
 }
 
-impl Holder {
-    /// The same as policies see it.
-    pub fn occupant(&self) -> Occupant<'_> {
-        Occupant { namespace: &self.namespace, share_with: self.share_with }
-    }
-}
-
 /// What of a node's GPUs is in use or promised, and by whom.
 pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> NodeGpus {
     let held: Vec<Held<'_>> = told
         .allocations
         .iter()
-        .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
+        .map(|held| Held {
+            uid: &held.uid,
+            namespace: &held.namespace,
+            resource: &held.resource,
+            device_ids: &held.device_ids,
+        })
         .collect();
     let users: Vec<(&PodFacts, &Request, Option<&Plan>)> = pods
         .iter()
@@ -52,10 +50,16 @@ pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> Node
             Some((*pod, pod.request.as_ref().ok()?, plan))
         })
         .collect();
-    let mut bound: Vec<NodePod<'_>> =
-        users.iter().map(|(pod, request, plan)| NodePod { uid: pod.uid(), request, plan: *plan }).collect();
+    let node_pod = |(pod, request, plan): &(&'_ PodFacts, &'_ Request, Option<&'_ Plan>)| NodePod {
+        uid: pod.uid(),
+        namespace: pod.namespace(),
+        share_with: pod.share_with(),
+        request,
+        plan: *plan,
+    };
+    let mut bound: Vec<NodePod<'_>> = users.iter().map(node_pod).collect();
     bound.sort_by_key(|pod| pod.uid);
-    let states = reckon(gpus, &held, &bound);
+    let now = reckon(gpus, &held, &bound);
     // A container reuses what an init container of its pod had: the same id, the same device.
     let mut seen: BTreeSet<(usize, usize, &str, &str, &ResourceName, String)> = BTreeSet::new();
     for held in &told.allocations {
@@ -83,7 +87,7 @@ pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> Node
     }
     let share_with = |namespace: &str, name: &str| {
         let pod = pods.iter().find(|pod| pod.namespace() == namespace && pod.name() == name);
-        pod.and_then(|pod| pod.policy.as_ref().ok()).map(|policy| policy.share_with).unwrap_or_default()
+        pod.map(|pod| pod.share_with()).unwrap_or_default()
     };
     let mut holders: Vec<Vec<Holder>> = vec![Vec::new(); gpus.len()];
     for (gpu, offer, namespace, pod, resource, _) in seen {
@@ -102,5 +106,5 @@ pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> Node
             }),
         }
     }
-    NodeGpus::Known { states, holders }
+    NodeGpus::Known { now, holders }
 }

@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::Node;
 use stowage_shared::belief::{GpuNames, NodeFacts, Published, Unknown, believe};
 use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
-use stowage_shared::policy::Occupant;
+use stowage_shared::policy::Occupied;
 use stowage_shared::resource::ResourceName;
 
 pub use self::decide::{Fit, Not, Verdict, Who};
@@ -71,9 +71,9 @@ pub enum NodeGpus {
     Unknown(Unknown),
     /// It has these.
     Known {
-        /// The GPUs and what of them is in use or promised.
-        states: Vec<GpuState>,
-        /// Who is on each, as far as it is told.
+        /// The GPUs, what of them is in use or promised, and who is there: as policies see it.
+        now: Occupied,
+        /// What each pod has of them, for people, as far as it is told.
         holders: Vec<Vec<Holder>>,
     },
 }
@@ -172,7 +172,7 @@ impl NodeState {
     /// Its GPUs, where they are known.
     pub fn states(&self) -> &[GpuState] {
         match &self.gpus {
-            NodeGpus::Known { states, .. } => states,
+            NodeGpus::Known { now, .. } => &now.gpus,
             _ => &[],
         }
     }
@@ -183,10 +183,5 @@ impl NodeState {
             NodeGpus::Known { holders, .. } => holders,
             _ => &[],
         }
-    }
-
-    /// Who is on its GPUs, as policies ask.
-    pub fn occupants(&self) -> Vec<Vec<Occupant<'_>>> {
-        self.holders().iter().map(|holders| holders.iter().map(Holder::occupant).collect()).collect()
     }
 }

@@ -5,7 +5,7 @@ use stowage_shared::belief::GpuNames;
 use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::pod::{Container, PodSpec, Quantity, Resources};
-use stowage_shared::policy::{Policy, PolicyError};
+use stowage_shared::policy::{Policy, PolicyError, ShareWith};
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::share::ShareSize;
 
@@ -47,6 +47,11 @@ impl PodFacts {
     /// The size of its shares, where it says so.
     pub fn share(&self) -> Option<ShareSize> {
         Plan::share_of(self.plan.as_ref().and_then(|plan| plan.as_ref().ok()), self.request.as_ref().ok()?)
+    }
+
+    /// With whom it shares a GPU.
+    pub fn share_with(&self) -> ShareWith {
+        self.policy.as_ref().map(|policy| policy.share_with).unwrap_or_default()
     }
 
     /// Its namespace.

@@ -28,9 +28,29 @@ struct Recipe {
     earlier: bool,
 }
 
-/// A pod: what it asks for, how many, and the node that it is bound to.
+/// A pod: what it asks for, how many, and the node that it is bound to; its namespace, and what it wants.
 #[derive(Debug, Clone)]
-struct Ask(&'static str, u32, Option<usize>);
+struct Ask {
+    resource: &'static str,
+    count: u32,
+    node: Option<usize>,
+    namespace: &'static str,
+    policy: (&'static str, &'static str),
+}
+
+const NAMESPACES: [&str; 2] = ["d", "e"];
+const POLICIES: [(&str, &str); 10] = [
+    ("example.com/other", ""),
+    ("example.com/other", ""),
+    ("example.com/other", ""),
+    ("stowage.dev/placement", "spread"),
+    ("stowage.dev/placement", "anywhere"),
+    ("stowage.dev/gpu-model", "N*"),
+    ("stowage.dev/gpu-memory-min", "41Gi"),
+    ("stowage.dev/distinct-gpus", "true"),
+    ("stowage.dev/share-with", "namespace"),
+    ("stowage.dev/share-with", "namespace"),
+];
 
 const RESOURCES: [&str; 3] = ["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-3g.20gb"];
 
@@ -48,7 +68,8 @@ fn gpu(node: usize, index: usize, kind: usize) -> Value {
             json!([{ "resource": RESOURCES[0], "uuid": uuid }, { "resource": RESOURCES[1], "uuid": uuid, "replicas": 3 }])
         }
     };
-    json!({ "uuid": uuid, "index": index, "model": "M", "memoryMib": 40960, "offers": offers })
+    let model = ["M", "M", "N", "N"][kind];
+    json!({ "uuid": uuid, "index": index, "model": model, "memoryMib": 40960, "offers": offers })
 }
 
 fn objects(recipes: &[Recipe], asks: &[Ask]) -> Objects {
@@ -73,10 +94,12 @@ fn objects(recipes: &[Recipe], asks: &[Ask]) -> Objects {
             status: serde_json::from_value(status).map_err(|error: serde_json::Error| error.to_string()),
         }
     };
-    let pod = |(p, Ask(resource, count, node)): (usize, &Ask)| {
+    let pod = |(p, ask): (usize, &Ask)| {
+        let Ask { resource, count, node, namespace, policy: (key, value) } = ask;
         let node = node.map(|n| format!("node-{}", n % recipes.len()));
         serde_json::from_value(json!({
-            "metadata": { "name": format!("pod-{p}"), "namespace": "d", "uid": format!("p{p}") },
+            "metadata": { "name": format!("pod-{p}"), "namespace": namespace, "uid": format!("p{p}"),
+                "annotations": { *key: value } },
             "spec": { "schedulerName": "stowage-scheduler", "nodeName": node,
                 "containers": [{ "name": "c", "resources": { "limits": { *resource: count.to_string() } } }] },
             "status": { "phase": "Pending" },
@@ -126,10 +149,11 @@ fn extender(objects: &Objects, pod: &PodFacts) -> (BTreeMap<String, String>, Opt
                 name: pod.metadata.name.clone().unwrap(),
             };
             let spec: PodSpec = serde_json::from_value(serde_json::to_value(&pod.spec).unwrap()).unwrap();
+            let annotations = pod.metadata.annotations.clone().unwrap().into_iter().collect();
             let seen = event::Pod::of(
                 id,
                 false,
-                Default::default(),
+                annotations,
                 spec,
                 &PodStatus { phase: "Pending".into(), ..PodStatus::default() },
             );
@@ -154,23 +178,34 @@ fn extender(objects: &Objects, pod: &PodFacts) -> (BTreeMap<String, String>, Opt
     (all, best.map(|score| score["Host"].as_str().unwrap().to_owned()))
 }
 
+prop_compose! {
+    fn ask()(
+        resource in prop::sample::select(RESOURCES.to_vec()),
+        count in 1_u32..4,
+        namespace in prop::sample::select(NAMESPACES.to_vec()),
+        policy in prop::sample::select(POLICIES.to_vec()),
+    ) -> Ask {
+        Ask { resource, count, node: None, namespace, policy }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn what_is_said_of_each_node_is_what_the_extender_says(
         recipes in prop::collection::vec(
             (prop::collection::vec(0_usize..4, 0..4), prop::sample::select(vec![10_i64, 10, 10, 299, 301]), prop::bool::weighted(0.9), prop::bool::weighted(0.1))
                 .prop_map(|(gpus, age, ready, earlier)| Recipe { gpus, age, ready, earlier }), 1..6),
         asks in prop::collection::vec(
-            (prop::sample::select(RESOURCES.to_vec()), 1_u32..4, prop::option::of(0_usize..6)).prop_map(|(r, n, node)| Ask(r, n, node)), 0..10),
-        resource in prop::sample::select(RESOURCES.to_vec()),
-        count in 1_u32..4,
+            (ask(), prop::option::of(0_usize..6)).prop_map(|(ask, node)| Ask { node, ..ask }), 0..10),
+        waiting in ask(),
     ) {
         let mut asks = asks;
-        asks.push(Ask(resource, count, None));
+        let namespace = waiting.namespace;
+        asks.push(waiting);
         let objects = objects(&recipes, &asks);
         let world = World::of(&objects);
-        let pod = world.pod("d", &format!("pod-{}", asks.len() - 1)).unwrap();
+        let pod = world.pod(namespace, &format!("pod-{}", asks.len() - 1)).unwrap();
         // kube-scheduler's own counts, which the extender never sees, are left out of the comparison.
         let mut unlimited = world.clone();
         for node in &mut unlimited.nodes {

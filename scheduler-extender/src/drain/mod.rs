@@ -88,7 +88,7 @@ impl Drainer {
             }
             let now = Instant::now();
             let Ok(known) = node.usable(now) else { continue };
-            let value = snapshot.mix.value(&known.gpus);
+            let value = snapshot.mix.value(&known.now.gpus);
             self.store.change(|state| {
                 let users: Vec<String> = state.users(&node.name).map(|(pod, _)| pod.uid.clone()).collect();
                 for uid in users {
@@ -96,8 +96,8 @@ impl Drainer {
                         Some((class, cost)) if *class == known.class => *cost,
                         _ => {
                             let gone = BTreeSet::from([&*uid]);
-                            let Ok(gpus) = state.gpus_without(&node.name, &gone, now) else { continue };
-                            cost_of(snapshot.mix.value(&gpus).saturating_sub(value))
+                            let Ok(room) = state.without(&node.name, &gone, now) else { continue };
+                            cost_of(snapshot.mix.value(&room.gpus).saturating_sub(value))
                         }
                     };
                     costs.insert(uid, (known.class, cost));

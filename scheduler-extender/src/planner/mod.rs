@@ -124,7 +124,7 @@ impl Planner {
             let settled = std::mem::take(&mut desk.settled);
             for settled in &settled {
                 let outcome = course.tracker.settled(settled);
-                let counted = held && plan::demand(&settled.pod, &self.store.snapshot()).is_some();
+                let counted = held && plan::want(&settled.pod, &self.store.snapshot()).is_some();
                 outcome.filter(|_| counted).into_iter().for_each(|outcome| self.metrics.nomination(outcome));
             }
             let snapshot = self.store.snapshot();

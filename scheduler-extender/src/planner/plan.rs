@@ -12,15 +12,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use stowage_shared::occupancy::GpuState;
-use stowage_shared::pack::{Cost, Demand, place};
+use stowage_shared::policy::{Rank, ShareWith, Want};
 use stowage_shared::request::Request;
 
 use crate::book::amounts::Amounts;
 use crate::book::objects::Pod;
 use crate::book::rules::Rules;
 use crate::book::{Book, Place};
-use crate::state::{KnownGpus, Nominee, Snapshot, arrange, take};
+use crate::state::{KnownGpus, Nominee, Snapshot, arrange};
 use crate::verbs::{Judgement, Memo};
 
 /// Different requests that are looked at in one round; the next round goes on with the rest.
@@ -68,7 +67,7 @@ pub struct Scene<'a> {
 pub fn plan(scene: &Scene<'_>, from: Option<Place>, limit: usize, leave_out: impl Fn(&str) -> bool) -> Round {
     let mut desk = Table::new(scene);
     let mut round = Round::default();
-    let mut hopeless: HashSet<(i32, Demand, &Amounts, &Rules)> = HashSet::new();
+    let mut hopeless: HashSet<(i32, Want, Option<&str>, &Amounts, &Rules)> = HashSet::new();
     for (place, pod) in scene.book.waiting(from) {
         if round.nominations.len() >= limit || hopeless.len() >= TRIES_MAX {
             round.resume = Some(place);
@@ -77,13 +76,13 @@ pub fn plan(scene: &Scene<'_>, from: Option<Place>, limit: usize, leave_out: imp
         if leave_out(&pod.uid) || !may_be_nominated(pod) || desk.has_a_place(pod) {
             continue;
         }
-        let Some(demand) = demand(pod, scene.snapshot) else { continue };
-        let alike = (pod.priority, demand.clone(), &pod.wants, &*pod.rules);
+        let Some(want) = want(pod, scene.snapshot) else { continue };
+        let alike = (pod.priority, want.clone(), desk.scope(pod, &want), &pod.wants, &*pod.rules);
         if hopeless.contains(&alike) || scene.book.may_be_repelled(pod) {
             continue;
         }
-        match desk.choose(pod, &demand) {
-            Some(at) => round.nominations.push(desk.nominate(at, pod, demand)),
+        match desk.choose(pod, &want) {
+            Some(at) => round.nominations.push(desk.nominate(at, pod, want)),
             None => drop(hopeless.insert(alike)),
         }
     }
@@ -95,12 +94,11 @@ pub fn may_be_nominated(pod: &Pod) -> bool {
     pod.node.is_empty() && !pod.deleting && !pod.gated && pod.nominated.is_empty() && pod.left_alone.is_none()
 }
 
-/// What a pod asks for of GPUs; `None` where that is nothing, or nothing that anybody has.
-pub fn demand(pod: &Pod, snapshot: &Snapshot) -> Option<Demand> {
-    let request =
-        Request::of_pod(&pod.asks, |key| pod.annotations.get(key), |name| snapshot.names.is_gpu(name))
-            .ok()?;
-    (!request.is_empty()).then(|| request.demand())
+/// What a pod wants of a node; `None` where it asks for no GPU, or for what nobody can serve.
+pub fn want(pod: &Pod, snapshot: &Snapshot) -> Option<Want> {
+    let annotation = |key: &str| pod.annotations.get(key);
+    let request = Request::of_pod(&pod.asks, annotation, |name| snapshot.names.is_gpu(name)).ok()?;
+    Want::of(&request, annotation).ok()?
 }
 
 /// Who counts as placed on a node.
@@ -122,9 +120,9 @@ impl Counted {
 }
 
 /// A node to which this round has nominated somebody.
-struct Touched {
+struct Touched<'a> {
     nominees: Vec<Nominee>,
-    judged: HashMap<(Demand, bool), Judgement>,
+    judged: HashMap<(Want, Option<&'a str>, bool), Judgement>,
 }
 
 /// The cluster as it is while a round goes on.
@@ -138,7 +136,9 @@ struct Table<'a> {
     placed: BTreeSet<&'a str>,
     /// The least important pod that is nominated anywhere.
     least: Option<i32>,
-    touched: HashMap<usize, Touched>,
+    touched: HashMap<usize, Touched<'a>>,
+    /// Whether a pod that is placed anywhere keeps its GPUs to its namespace.
+    keeps: bool,
 }
 
 impl<'a> Table<'a> {
@@ -150,6 +150,7 @@ impl<'a> Table<'a> {
             placed: BTreeSet::new(),
             least: None,
             touched: HashMap::new(),
+            keeps: false,
         };
         let book = scene.book;
         for (uid, node) in scene.snapshot.assumed.iter() {
@@ -157,6 +158,10 @@ impl<'a> Table<'a> {
             table.place(uid, node, i32::MAX);
         }
         for node in scene.snapshot.nodes() {
+            if let Ok(known) = node.usable(scene.now) {
+                let beside = node.nominated.as_ref().map_or(known, |kept| kept.beside_all(known));
+                table.keeps |= beside.now.company.keeps();
+            }
             for nominee in node.nominated.iter().flat_map(|kept| kept.nominees()) {
                 table.place(&nominee.uid, &node.name, nominee.priority);
                 table.least = Some(table.least.map_or(nominee.priority, |least| least.min(nominee.priority)));
@@ -182,26 +187,31 @@ impl<'a> Table<'a> {
         self.placed.contains(&*pod.uid)
     }
 
-    /// The best node for a pod, if it fits one.
-    fn choose(&mut self, pod: &Pod, demand: &Demand) -> Option<usize> {
-        let least = self.least.is_some_and(|least| least < pod.priority);
-        let passes = [Counted::All, Counted::AtLeast(pod.priority)];
-        passes.into_iter().take(if least { 2 } else { 1 }).find_map(|counted| self.best(pod, demand, counted))
+    /// A pod's namespace, where it matters to what the pod fits.
+    fn scope(&self, pod: &'a Pod, want: &Want) -> Option<&'a str> {
+        (self.keeps || want.policy.share_with == ShareWith::Namespace).then_some(&*pod.namespace)
     }
 
-    fn best(&mut self, pod: &Pod, demand: &Demand, counted: Counted) -> Option<usize> {
-        let costs = self.costs(demand, counted);
+    /// The best node for a pod, if it fits one.
+    fn choose(&mut self, pod: &'a Pod, want: &Want) -> Option<usize> {
+        let least = self.least.is_some_and(|least| least < pod.priority);
+        let passes = [Counted::All, Counted::AtLeast(pod.priority)];
+        passes.into_iter().take(if least { 2 } else { 1 }).find_map(|counted| self.best(pod, want, counted))
+    }
+
+    fn best(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Option<usize> {
+        let ranks = self.ranks(pod, want, counted);
         let mut barred: Vec<usize> = Vec::new();
         for _ in 0..SECOND_CHOICES_MAX {
-            let mut best: Option<(Cost, usize)> = None;
-            for &(at, cost) in costs.iter().filter(|(at, _)| !barred.contains(at)) {
+            let mut best: Option<(Rank, usize)> = None;
+            for &(at, rank) in ranks.iter().filter(|(at, _)| !barred.contains(at)) {
                 // Names are in order, so among equals the first is best, as in prioritize.
-                if best.is_none_or(|(known, _)| cost < known) && self.admits(at, pod, counted) {
-                    best = Some((cost, at));
+                if best.is_none_or(|(known, _)| rank < known) && self.admits(at, pod, counted) {
+                    best = Some((rank, at));
                 }
             }
             let (_, at) = best?;
-            if self.holds_all(at, pod, demand, counted) {
+            if self.holds_all(at, pod, want, counted) {
                 return Some(at);
             }
             barred.push(at);
@@ -209,8 +219,8 @@ impl<'a> Table<'a> {
         None
     }
 
-    /// The nodes whose GPUs have room, and what it would take away.
-    fn costs(&mut self, demand: &Demand, counted: Counted) -> Vec<(usize, Cost)> {
+    /// The nodes whose GPUs have room, and how good they are.
+    fn ranks(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Vec<(usize, Rank)> {
         let (scene, mut touched) = (self.scene, Vec::new());
         let mut untouched: Vec<(usize, &KnownGpus)> = Vec::new();
         for (at, node) in scene.snapshot.nodes().enumerate() {
@@ -225,43 +235,38 @@ impl<'a> Table<'a> {
                 untouched.push((at, beside));
             }
         }
-        let judgements = scene.memo.judge(scene.snapshot, demand, untouched.iter().map(|(_, known)| *known));
-        let mut costs: Vec<(usize, Cost)> = Vec::with_capacity(judgements.len());
-        let fits = |judgement: &Judgement| match judgement {
-            Judgement::Fits(cost) => Some(*cost),
-            Judgement::DoesNot { .. } => None,
-        };
+        let nodes = untouched.iter().map(|(_, known)| *known);
+        let judgements = scene.memo.judge(scene.snapshot, want, &pod.namespace, nodes);
+        let mut ranks: Vec<(usize, Rank)> = Vec::with_capacity(judgements.len());
         let found = untouched.iter().zip(&judgements);
-        costs.extend(found.filter_map(|((at, _), judgement)| Some((*at, fits(judgement)?))));
+        ranks.extend(found.filter_map(|((at, _), judgement)| Some((*at, judgement.rank()?))));
         for (at, beside) in touched {
-            costs.extend(self.judge_touched(at, beside, demand, counted).map(|cost| (at, cost)));
+            ranks.extend(self.judge_touched(at, beside, pod, want, counted).map(|rank| (at, rank)));
         }
-        costs.sort_unstable_by_key(|(at, _)| *at);
-        costs
+        ranks.sort_unstable_by_key(|(at, _)| *at);
+        ranks
     }
 
     fn judge_touched(
         &mut self,
         at: usize,
         beside: &KnownGpus,
-        demand: &Demand,
+        pod: &'a Pod,
+        want: &Want,
         counted: Counted,
-    ) -> Option<Cost> {
+    ) -> Option<Rank> {
         let mix = &self.scene.snapshot.mix;
+        let key = (want.clone(), self.scope(pod, want), counted == Counted::All);
         let touched = self.touched.get_mut(&at)?;
-        let key = (demand.clone(), counted == Counted::All);
         let judged = touched.judged.entry(key).or_insert_with(|| {
-            let mut gpus: Vec<GpuState> = beside.gpus.clone();
+            let mut room = beside.now.clone();
             // Whoever was before in this round's queue is at least as important.
             for nominee in &touched.nominees {
-                let _ = take(&mut gpus, &nominee.demand, mix);
+                nominee.settle(&mut room, mix);
             }
-            Judgement::of(place(&gpus, demand, mix))
+            Judgement::of(room.rank(want, &pod.namespace, mix))
         });
-        match judged {
-            Judgement::Fits(cost) => Some(*cost),
-            Judgement::DoesNot { .. } => None,
-        }
+        judged.rank()
     }
 
     /// Whether a node's rules and the pod's admit each other, and cpu, memory and the like are there.
@@ -284,25 +289,25 @@ impl<'a> Table<'a> {
     }
 
     /// Whether everybody who counts there fits together with the pod, placed as the state will place them.
-    fn holds_all(&self, at: usize, pod: &Pod, demand: &Demand, counted: Counted) -> bool {
+    fn holds_all(&self, at: usize, pod: &Pod, want: &Want, counted: Counted) -> bool {
         let Some(node) = self.scene.snapshot.nodes().nth(at) else { return false };
         let Ok(known) = node.usable(self.scene.now) else { return false };
         let before = node.nominated.iter().flat_map(|kept| kept.nominees());
         let now = self.touched.get(&at).into_iter().flat_map(|touched| &touched.nominees);
-        let pod = Nominee { uid: pod.uid.clone(), priority: pod.priority, demand: demand.clone() };
+        let pod = nominee(pod, want.clone());
         let all = before.chain(now).filter(|nominee| counted.counts(nominee.priority)).chain([&pod]);
-        arrange(&known.gpus, all, &self.scene.snapshot.mix)
+        arrange(&known.now, all, &self.scene.snapshot.mix)
     }
 
-    fn nominate(&mut self, at: usize, pod: &'a Pod, demand: Demand) -> Nomination {
+    fn nominate(&mut self, at: usize, pod: &'a Pod, want: Want) -> Nomination {
         let node = self.names[at];
         self.extra.entry(node).or_default().push((pod.priority, &pod.wants));
-        let nominee = Nominee { uid: pod.uid.clone(), priority: pod.priority, demand };
+        self.keeps |= want.policy.share_with == ShareWith::Namespace;
         let touched = self
             .touched
             .entry(at)
             .or_insert_with(|| Touched { nominees: Vec::new(), judged: HashMap::new() });
-        touched.nominees.push(nominee);
+        touched.nominees.push(nominee(pod, want));
         touched.judged.clear();
         Nomination {
             uid: pod.uid.clone(),
@@ -312,4 +317,9 @@ impl<'a> Table<'a> {
             node: node.clone(),
         }
     }
+}
+
+fn nominee(pod: &Pod, want: Want) -> Nominee {
+    let (uid, namespace) = (pod.uid.clone(), pod.namespace.clone());
+    Nominee { uid, priority: pod.priority, namespace, want }
 }

@@ -27,7 +27,7 @@ use crate::book::feed::Desk;
 use crate::book::objects::Pod;
 use crate::lease::Held;
 use crate::metrics::{EvictionResult, Metrics};
-use crate::planner::plan::demand;
+use crate::planner::plan::want;
 use crate::planner::write::{self, Target};
 use crate::state::{Broken, Store};
 use crate::verbs::Asker;
@@ -84,8 +84,9 @@ impl Preemptor {
     /// Finds the node where making room hurts least, and begins.
     async fn look_for(&self, course: &mut Course, pod: &Pod) -> Result<(), Broken> {
         let snapshot = self.store.snapshot();
-        let Some(demand) = demand(pod, &snapshot) else { return Ok(()) };
-        let asker = Asker { uid: &pod.uid, priority: pod.priority, demand: &demand };
+        let Some(want) = want(pod, &snapshot) else { return Ok(()) };
+        let (uid, namespace) = (&pod.uid, &pod.namespace);
+        let asker = Asker { uid, namespace, priority: pod.priority, want: &want };
         let mut offers: Vec<(String, Vec<Victim>)> = Vec::new();
         for (at, node) in snapshot.nodes().enumerate().filter(|(_, node)| node.is_gpu_node()) {
             if at % NODES_AT_ONCE == 0 {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stowage_shared::gpu_node::{GpuStatus, OfferStatus, SliceStatus};
-use stowage_shared::pack::Demand;
 
 use super::course::{Course, Next};
 use super::victims::{Price, Victim, pain, price};
@@ -93,8 +92,8 @@ fn snapshot(cluster: &mut Cluster) -> Snapshot {
 fn asked(cluster: &mut Cluster, pod: &Value, node: &str) -> Option<Vec<String>> {
     let pod = cluster.tell(pod);
     let snapshot = snapshot(cluster);
-    let demand = demand(&pod, &snapshot).unwrap();
-    let asker = Asker { uid: &pod.uid, priority: pod.priority, demand: &demand };
+    let want = want(&pod, &snapshot).unwrap();
+    let asker = Asker { uid: &pod.uid, namespace: &pod.namespace, priority: pod.priority, want: &want };
     let price = price(&cluster.book, &cluster.state, &snapshot, &pod, &asker, node, cluster.now.monotonic)?;
     Some(match price {
         Price::Free => Vec::new(),
@@ -167,11 +166,9 @@ fn what_would_be_free_once_pods_are_gone_is_reckoned_without_them() {
     run(&mut cluster, "a", THREE, 0, &node);
     run(&mut cluster, "b", THREE, 0, &node);
     let snapshot = snapshot(&mut cluster);
-    let demand: Demand = {
-        let pod = cluster.tell(&unschedulable("p", THREE, 0, &json!({})));
-        demand(&pod, &snapshot).unwrap()
-    };
-    let asker = Asker { uid: "p", priority: 0, demand: &demand };
+    let pod = cluster.tell(&unschedulable("p", THREE, 0, &json!({})));
+    let want = want(&pod, &snapshot).unwrap();
+    let asker = Asker { uid: "p", namespace: &pod.namespace, priority: 0, want: &want };
     let fits = |gone: &[&str]| {
         let gone: BTreeSet<&str> = gone.iter().copied().collect();
         fits_without(&cluster.state, &snapshot, &asker, &node, &gone, cluster.now.monotonic)

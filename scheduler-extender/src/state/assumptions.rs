@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use stowage_shared::contract::ASSUMPTION_TTL;
 use stowage_shared::plan::Plan;
+use stowage_shared::policy::ShareWith;
 use stowage_shared::request::Request;
 
 use crate::clock::Now;
@@ -22,11 +23,20 @@ pub struct AssumptionId(u64);
 #[derive(Debug)]
 pub(super) struct Assumption {
     pub(super) id: AssumptionId,
+    pub(super) chosen: Chosen,
+    standing: Standing,
+}
+
+/// What was chosen for a pod.
+#[derive(Debug)]
+pub(super) struct Chosen {
     pub(super) node: Arc<str>,
+    pub(super) namespace: String,
+    pub(super) share_with: ShareWith,
     pub(super) request: Request,
     pub(super) plan: Plan,
+    /// The plan's text.
     pub(super) annotation: String,
-    standing: Standing,
 }
 
 /// How certain it is that the pod will use them.
@@ -63,26 +73,18 @@ impl Assumptions {
     }
 
     /// Holds devices for a pod, in place of what was held for it before.
-    pub(super) fn hold(
-        &mut self,
-        node: Arc<str>,
-        request: Request,
-        plan: Plan,
-        annotation: String,
-        now: Now,
-    ) -> AssumptionId {
+    pub(super) fn hold(&mut self, chosen: Chosen, now: Now) -> AssumptionId {
         self.next += 1;
         let id = AssumptionId(self.next);
         let standing = Standing::Pending { until: now.monotonic + ASSUMPTION_TTL };
-        let assumption = Assumption { id, node, request, plan: plan.clone(), annotation, standing };
-        self.by_uid.insert(plan.uid, assumption);
+        self.by_uid.insert(chosen.plan.uid.clone(), Assumption { id, chosen, standing });
         id
     }
 
     /// The node that the API server has bound the pod to, as far as its answer to us told.
     pub(super) fn bound_to(&self, uid: &str) -> Option<&Arc<str>> {
         let assumption = self.by_uid.get(uid)?;
-        matches!(assumption.standing, Standing::Bound { .. }).then_some(&assumption.node)
+        matches!(assumption.standing, Standing::Bound { .. }).then_some(&assumption.chosen.node)
     }
 
     /// The Binding is tried once more.
@@ -102,7 +104,7 @@ impl Assumptions {
 
     /// Gives back what is held for a pod. Answers with the node.
     pub(super) fn drop(&mut self, uid: &str) -> Option<Arc<str>> {
-        self.by_uid.remove(uid).map(|assumption| assumption.node)
+        self.by_uid.remove(uid).map(|assumption| assumption.chosen.node)
     }
 
     /// A list of pods begins.
@@ -130,6 +132,6 @@ impl Assumptions {
 
     fn take(&mut self, mut when: impl FnMut(&str, Standing) -> bool) -> Vec<Arc<str>> {
         let gone = self.by_uid.extract_if(.., |uid, assumption| when(uid, assumption.standing));
-        gone.map(|(_, assumption)| assumption.node).collect()
+        gone.map(|(_, assumption)| assumption.chosen.node).collect()
     }
 }

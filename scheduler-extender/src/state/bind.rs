@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use stowage_shared::contract::SCHEDULER_NAME;
-use stowage_shared::pack::{NoFit, place};
 use stowage_shared::plan::{Plan, PlanError};
-use stowage_shared::request::{Request, RequestError};
+use stowage_shared::policy::{PolicyError, WhyNot};
+use stowage_shared::request::RequestError;
 use stowage_shared::topology::draw_together;
 
+use super::assumptions::Chosen;
 use super::snapshot::KnownGpus;
 use super::{AssumptionId, State, Unknown, event};
 use crate::clock::Now;
@@ -33,6 +34,9 @@ pub enum Refusal {
     /// Its request cannot be served by anybody.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// What it wants of its placement cannot be read.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The node is not in our cache.
     #[error("node {0} is not known to Stowage")]
     UnknownNode(String),
@@ -44,7 +48,7 @@ pub enum Refusal {
     Unknown(Unknown),
     /// The room was taken since filter, and there is no other on that node.
     #[error("{0} any more")]
-    NoFit(NoFit),
+    NoFit(WhyNot),
     /// It asks for more than a plan can say.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -74,9 +78,7 @@ impl State {
     /// [`Refusal`]; then nothing is held that was not before.
     pub fn choose(&mut self, pod: &event::Pod, node: &str, now: Now) -> Result<Choice, Refusal> {
         let request = pod.request(&self.names)?;
-        if request.is_empty() {
-            return Ok(Choice::Plain);
-        }
+        let Some(want) = pod.want(&request)? else { return Ok(Choice::Plain) };
         if let Some(bound) = self.assumptions.bound_to(&pod.uid)
             && &**bound != node
         {
@@ -92,10 +94,10 @@ impl State {
         };
         let view = usable(self)?;
         if let Some(held) = self.assumptions.get(&pod.uid)
-            && &*held.node == node
+            && &*held.chosen.node == node
         {
-            if view.usable(now.monotonic).is_ok_and(|known| still_there(&held.plan, &held.request, known)) {
-                let choice = Choice::Planned(held.id, held.annotation.clone());
+            if view.usable(now.monotonic).is_ok_and(|known| still_there(&held.chosen, known)) {
+                let choice = Choice::Planned(held.id, held.chosen.annotation.clone());
                 self.assumptions.prolong(&pod.uid, now);
                 return Ok(choice);
             }
@@ -105,20 +107,27 @@ impl State {
         let Ok(known) = view.usable(now.monotonic) else { return Err(Refusal::NoGpus(node.to_owned())) };
         // Beside the places of pods that are nominated to this node, if it can be. If not, a pod that is being bound
         // goes before one that only hopes.
-        let demand = request.demand();
         let beside =
             view.nominated.as_ref().map(|kept| kept.without(known, pod.priority, &pod.uid, &self.mix));
-        let beside = beside.and_then(|gpus| place(&gpus, &demand, &self.mix).ok());
+        let beside = beside.and_then(|room| room.place(&want, &pod.namespace, &self.mix).ok());
         let mut placement = match beside {
             Some(placement) => placement,
-            None => place(&known.gpus, &demand, &self.mix).map_err(Refusal::NoFit)?,
+            None => known.now.place(&want, &pod.namespace, &self.mix).map_err(Refusal::NoFit)?,
         };
-        draw_together(&mut placement, &known.gpus, &[]);
-        let containers = placement.to_plan(&known.gpus, &request);
+        draw_together(&mut placement, &known.now.gpus, &[]);
+        let containers = placement.to_plan(&known.now.gpus, &request);
         let plan = Plan { uid: pod.uid.clone(), node: node.to_owned(), containers };
         let annotation = plan.to_annotation()?;
         self.give_back(&pod.uid);
-        let id = self.assumptions.hold(view.name.clone(), request, plan, annotation.clone(), now);
+        let chosen = Chosen {
+            node: view.name.clone(),
+            namespace: pod.namespace.clone(),
+            share_with: want.policy.share_with,
+            request,
+            plan,
+            annotation: annotation.clone(),
+        };
+        let id = self.assumptions.hold(chosen, now);
         self.touch(node);
         self.touch_nominated(&pod.uid);
         Ok(Choice::Planned(id, annotation))
@@ -145,11 +154,12 @@ impl State {
 }
 
 /// Whether every device of a plan is still offered, on a healthy GPU.
-fn still_there(plan: &Plan, request: &Request, known: &KnownGpus) -> bool {
-    plan.sets(request).iter().all(|(resource, devices)| {
+fn still_there(chosen: &Chosen, known: &KnownGpus) -> bool {
+    let gpus = &known.now.gpus;
+    chosen.plan.sets(&chosen.request).iter().all(|(resource, devices)| {
         devices.iter().all(|device| {
-            let place = device.locate(known.gpus.iter().map(|state| &*state.gpu), resource);
-            place.is_some_and(|(gpu, offer)| known.gpus[gpu].gpu.why_not(offer).is_none())
+            let place = device.locate(gpus.iter().map(|state| &*state.gpu), resource);
+            place.is_some_and(|(gpu, offer)| gpus[gpu].gpu.why_not(offer).is_none())
         })
     })
 }

@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use stowage_shared::gpu::GpuKind;
 use stowage_shared::occupancy::GpuState;
+use stowage_shared::policy::Occupied;
 
-use super::snapshot::Class;
+use super::snapshot::{Class, KnownGpus};
 
 /// Kinds and classes that nobody has any more are swept out when there are so many.
 const SWEEP_AT: usize = 4096;
@@ -40,10 +42,17 @@ impl Classes {
         kind.clone()
     }
 
-    /// The class of a node with these GPUs. Their order does not matter.
-    pub(super) fn of(&mut self, gpus: &[GpuState]) -> Class {
-        let mut looks: Vec<Look> = gpus.iter().map(|gpu| self.look(gpu)).collect();
+    /// What is known of a node with these GPUs. Its class does not depend on their order.
+    pub(super) fn known(&mut self, now: Occupied, fresh_until: Instant) -> KnownGpus {
+        let mut looks: Vec<(Look, u8)> = now.gpus.iter().map(|gpu| self.look(gpu)).zip(0..).collect();
         looks.sort_unstable();
+        let mut order = vec![0; looks.len()].into_boxed_slice();
+        (0..).zip(&looks).for_each(|(place, (_, gpu))| order[usize::from(*gpu)] = place);
+        let class = self.of(looks.into_iter().map(|(look, _)| look).collect());
+        KnownGpus { now, class, order, fresh_until }
+    }
+
+    fn of(&mut self, looks: Vec<Look>) -> Class {
         if let Some(class) = self.classes.get(&looks) {
             return *class;
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
 use stowage_shared::gpu_node::GpuNodeStatus;
 use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resources};
+use stowage_shared::policy::{PolicyError, Want};
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
 
@@ -115,6 +116,14 @@ impl Pod {
     /// [`RequestError`], where nobody could serve it.
     pub fn request(&self, names: &GpuNames) -> Result<Request, RequestError> {
         Request::of_pod(&self.spec, |key| self.annotations.get(key), |name| names.is_gpu(name))
+    }
+
+    /// What a pod of this request wants by its annotations; `None` where it asks for no GPU.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn want(&self, request: &Request) -> Result<Option<Want>, PolicyError> {
+        Want::of(request, |key| self.annotations.get(key))
     }
 
     /// Whether it asks for any extended resource, GPU or not.

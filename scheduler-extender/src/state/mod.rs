@@ -32,8 +32,8 @@ use stowage_shared::pack::Mix;
 
 pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
-pub use self::nominations::{Nominated, Nominee, Room, arrange, take};
-pub use self::snapshot::{Class, KnownGpus, NodeGpus, NodeView, Snapshot};
+pub use self::nominations::{Nominated, Nominee, Room, arrange};
+pub use self::snapshot::{Barred, Class, KnownGpus, NodeGpus, NodeView, Snapshot};
 pub use self::store::{Broken, Store};
 
 use self::apply::Listing;
@@ -168,7 +168,7 @@ impl State {
         }
         self.dirty.any = false;
         self.refresh();
-        let assumed = self.assumptions.iter().map(|(uid, a)| (uid.to_owned(), a.node.clone()));
+        let assumed = self.assumptions.iter().map(|(uid, a)| (uid.to_owned(), a.chosen.node.clone()));
         Some(Snapshot {
             synced: true,
             mix: self.mix.clone(),

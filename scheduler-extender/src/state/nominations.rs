@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stowage_shared::occupancy::GpuState;
-use stowage_shared::pack::{Demand, Mix, Placement, place};
+use stowage_shared::pack::Mix;
+use stowage_shared::policy::{Occupied, Want};
 
 use super::classes::Classes;
 use super::{KnownGpus, NodeGpus, State};
@@ -27,8 +27,10 @@ pub struct Nominee {
     pub uid: String,
     /// Its priority.
     pub priority: i32,
-    /// What it asks for of GPUs.
-    pub demand: Demand,
+    /// Its namespace.
+    pub namespace: String,
+    /// What it wants of a node.
+    pub want: Want,
 }
 
 /// The pods for which one node keeps room, the most important first.
@@ -46,21 +48,27 @@ pub enum Room<'a> {
     /// What any pod of its priority may use: of a class, so that it is judged once.
     Class(&'a KnownGpus),
     /// The pod itself is nominated there, so that its own room is not counted against it.
-    Own(Vec<GpuState>),
+    Own(Occupied),
+}
+
+impl Nominee {
+    /// Counts what it wants as in use; `false` where it does not fit, and nothing changes.
+    pub fn settle(&self, room: &mut Occupied, mix: &Mix) -> bool {
+        room.take(&self.want, &self.namespace, mix).is_some()
+    }
 }
 
 impl Nominated {
     fn of(mut nominees: Vec<Nominee>, known: &KnownGpus, mix: &Mix, classes: &mut Classes) -> Self {
         nominees.sort_by(|one, two| order(one).cmp(&order(two)));
         nominees.truncate(NOMINEES_MAX);
-        let mut gpus = known.gpus.clone();
+        let mut room = known.now.clone();
         let mut levels: Vec<(i32, KnownGpus)> = Vec::new();
         for alike in nominees.chunk_by(|one, two| one.priority == two.priority) {
             for nominee in alike {
-                let _ = take(&mut gpus, &nominee.demand, mix);
+                nominee.settle(&mut room, mix);
             }
-            let level =
-                KnownGpus { gpus: gpus.clone(), class: classes.of(&gpus), fresh_until: known.fresh_until };
+            let level = classes.known(room.clone(), known.fresh_until);
             levels.extend(alike.first().map(|first| (first.priority, level)));
         }
         Self { nominees, levels }
@@ -92,12 +100,12 @@ impl Nominated {
     }
 
     /// The GPUs once the others that are at least as important are placed.
-    pub fn without(&self, known: &KnownGpus, priority: i32, uid: &str, mix: &Mix) -> Vec<GpuState> {
-        let mut gpus = known.gpus.clone();
+    pub fn without(&self, known: &KnownGpus, priority: i32, uid: &str, mix: &Mix) -> Occupied {
+        let mut room = known.now.clone();
         for nominee in self.nominees.iter().filter(|it| it.uid != uid && it.priority >= priority) {
-            let _ = take(&mut gpus, &nominee.demand, mix);
+            nominee.settle(&mut room, mix);
         }
-        gpus
+        room
     }
 }
 
@@ -106,21 +114,12 @@ fn order(nominee: &Nominee) -> (std::cmp::Reverse<i32>, &str) {
     (std::cmp::Reverse(nominee.priority), &nominee.uid)
 }
 
-/// Places a request and counts it as in use; where it does not fit, nothing changes.
-pub fn take(gpus: &mut [GpuState], demand: &Demand, mix: &Mix) -> Option<Placement> {
-    let placement = place(gpus, demand, mix).ok()?;
-    for chosen in placement.devices.values().flatten() {
-        gpus[chosen.gpu].take(chosen.offer, demand.share);
-    }
-    Some(placement)
-}
-
 /// Whether all of these pods fit together, placed in the order in which [`Nominated`] places them.
-pub fn arrange<'a>(gpus: &[GpuState], nominees: impl IntoIterator<Item = &'a Nominee>, mix: &Mix) -> bool {
-    let mut gpus = gpus.to_vec();
+pub fn arrange<'a>(node: &Occupied, nominees: impl IntoIterator<Item = &'a Nominee>, mix: &Mix) -> bool {
+    let mut room = node.clone();
     let mut nominees: Vec<&Nominee> = nominees.into_iter().collect();
     nominees.sort_by(|one, two| order(one).cmp(&order(two)));
-    nominees.into_iter().all(|nominee| take(&mut gpus, &nominee.demand, mix).is_some())
+    nominees.into_iter().all(|nominee| nominee.settle(&mut room, mix))
 }
 
 /// Nominations of our own that the watch has not told back, or that we keep up ourselves.
@@ -213,11 +212,14 @@ impl State {
         let nominees: Vec<Nominee> = ours
             .chain(told)
             // What is held for a pod that is being bound is counted already.
-            .filter(|record| !record.request().is_empty() && self.assumptions.get(&record.bare.uid).is_none())
-            .map(|record| Nominee {
-                uid: record.bare.uid.clone(),
-                priority: record.bare.priority,
-                demand: record.request().demand(),
+            .filter(|record| self.assumptions.get(&record.bare.uid).is_none())
+            .filter_map(|record| {
+                Some(Nominee {
+                    uid: record.bare.uid.clone(),
+                    priority: record.bare.priority,
+                    namespace: record.bare.namespace.clone(),
+                    want: record.want()?,
+                })
             })
             .collect();
         if nominees.is_empty() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
+use stowage_shared::policy::{Policy, PolicyError, ShareWith, Want};
 use stowage_shared::request::Request;
 use stowage_shared::share::ShareSize;
 
@@ -36,6 +37,7 @@ struct Ask {
     spec: PodSpec,
     /// Of GPUs.
     request: Request,
+    policy: Result<Policy, PolicyError>,
 }
 
 impl Record {
@@ -53,6 +55,17 @@ impl Record {
     /// What it asks for of GPUs.
     pub(super) fn request(&self) -> &Request {
         &self.ask.request
+    }
+
+    /// What it wants of a node; `None` where it asks for no GPU, or what it wants cannot be read.
+    pub(super) fn want(&self) -> Option<Want> {
+        let policy = self.ask.policy.as_ref().ok().filter(|_| !self.request().is_empty())?;
+        Some(Want { demand: self.request().demand(), policy: policy.clone() })
+    }
+
+    /// With whom it shares a GPU.
+    pub(super) fn share_with(&self) -> ShareWith {
+        self.ask.policy.as_ref().map(|policy| policy.share_with).unwrap_or_default()
     }
 
     /// What it was promised; `None` where it has no plan, or none that is valid for it.
@@ -87,7 +100,8 @@ impl Asks {
         // A spec is texts and numbers: it always has a JSON form, which says all of it.
         let mut text = serde_json::to_string(&spec).unwrap_or_default();
         let annotation = |key: &str| annotations.get(key);
-        text += &format!("{:?}", ShareSize::read(annotation));
+        let policy = Policy::read(annotation);
+        text += &format!("{:?}{policy:?}", ShareSize::read(annotation));
         if let Some(known) = self.0.get(&text) {
             return known.clone();
         }
@@ -97,7 +111,7 @@ impl Asks {
         // The API server lets no fraction of a device through. A pod that asks for more devices than we look at
         // counts with what the kubelet gave it.
         let request = Request::of_pod(&spec, annotation, |name| names.is_gpu(name)).unwrap_or_default();
-        let ask = Arc::new(Ask { spec, request });
+        let ask = Arc::new(Ask { spec, request, policy });
         self.0.insert(text, ask.clone());
         ask
     }

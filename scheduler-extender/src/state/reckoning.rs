@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::belief::{NodeFacts, Published, believe};
-use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
+use stowage_shared::policy::Occupied;
 use stowage_shared::reckon::{Held, NodePod, reckon};
 use stowage_shared::resource::ResourceName;
 
 use super::gpu_nodes::Content;
-use super::{GpuNames, KnownGpus, NodeGpus, NodeView, State, Unknown, event};
+use super::{GpuNames, NodeGpus, NodeView, State, Unknown, event};
 
 impl State {
     /// Learns what the cluster's GPUs are offered as.
@@ -62,10 +62,7 @@ impl State {
         };
         let gpus = known.map_or_else(
             |gpus| gpus,
-            |(gpus, fresh_until)| {
-                let class = self.classes.of(&gpus);
-                NodeGpus::Known(KnownGpus { gpus, class, fresh_until })
-            },
+            |(now, fresh_until)| NodeGpus::Known(self.classes.known(now, fresh_until)),
         );
         let nominated = self.nominated_to(name, &gpus);
         if let Some(&at) = self.index.get(name) {
@@ -94,12 +91,12 @@ impl State {
     ///
     /// # Errors
     /// `None` where the node is not known or has no GPUs, else why they are not known.
-    pub fn gpus_without(
+    pub fn without(
         &self,
         name: &str,
         gone: &BTreeSet<&str>,
         now: Instant,
-    ) -> Result<Vec<GpuState>, Option<Unknown>> {
+    ) -> Result<Occupied, Option<Unknown>> {
         let node = self.nodes.get(name).ok_or(None)?;
         match self.believable(node).map_err(Some)? {
             None => Err(None),
@@ -114,25 +111,34 @@ impl State {
     }
 
     /// What of a node's GPUs is in use, promised or held; pods that are `gone` do not count.
-    fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Vec<GpuState> {
+    fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Occupied {
         let held: Vec<Held<'_>> = content
             .allocations
             .iter()
             .filter(|held| !gone.contains(&*held.uid))
-            .map(|held| Held { uid: &held.uid, resource: &held.resource, device_ids: &held.device_ids })
+            .map(|held| Held {
+                uid: &held.uid,
+                namespace: &held.namespace,
+                resource: &held.resource,
+                device_ids: &held.device_ids,
+            })
             .collect();
         let bound = self.pods.on_node(name).filter(|record| !gone.contains(&*record.bare.uid));
         let bound: Vec<_> = bound.map(|record| (record, record.plan())).collect();
         let bound = bound.iter().map(|(record, plan)| NodePod {
             uid: &record.bare.uid,
+            namespace: &record.bare.namespace,
+            share_with: record.share_with(),
             request: record.request(),
             plan: plan.as_ref(),
         });
-        let assumed = self.assumptions.iter().filter(|(_, assumption)| &*assumption.node == name);
-        let assumed = assumed.map(|(uid, assumption)| NodePod {
+        let assumed = self.assumptions.iter().map(|(uid, assumption)| (uid, &assumption.chosen));
+        let assumed = assumed.filter(|(_, chosen)| &*chosen.node == name).map(|(uid, chosen)| NodePod {
             uid,
-            request: &assumption.request,
-            plan: Some(&assumption.plan),
+            namespace: &chosen.namespace,
+            share_with: chosen.share_with,
+            request: &chosen.request,
+            plan: Some(&chosen.plan),
         });
         let mut pods: Vec<NodePod<'_>> = bound.chain(assumed).collect();
         // So that a pod counts alike whether it is assumed or bound.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::belief::{GpuNames, Unknown};
-use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
+use stowage_shared::policy::{Occupied, Policy};
 
 use super::nominations::Nominated;
 use super::views::Views;
@@ -18,12 +18,37 @@ pub struct Class(pub(super) u64);
 /// GPUs of which it is known what is in use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnownGpus {
-    /// The GPUs and what of them is in use or promised.
-    pub gpus: Vec<GpuState>,
-    /// Their class.
+    /// The GPUs, what of them is in use or promised, and who is there.
+    pub now: Occupied,
+    /// The class of the GPUs.
     pub class: Class,
+    /// The place of each GPU among all of its class: nodes of one class may have theirs in another order.
+    pub(super) order: Box<[u8]>,
     /// Until when this is believed without a newer GpuNode.
     pub fresh_until: Instant,
+}
+
+/// Which of a node's GPUs a pod may not join because of who is there: bits, in the order of the class.
+///
+/// Nodes of one class that bar the same GPUs are alike to the pod. Where nobody minds others, which is nearly always,
+/// nothing is barred, and the class says it all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Barred(u64);
+
+impl Barred {
+    /// Whether there are none.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl KnownGpus {
+    /// The GPUs that a pod of this policy, in `namespace`, may not join.
+    pub fn barred(&self, policy: &Policy, namespace: &str) -> Barred {
+        let gpus = self.now.company.barred(policy, namespace);
+        let places = gpus.filter_map(|gpu| self.order.get(gpu));
+        Barred(places.fold(0, |bits, &place| bits | 1_u64.checked_shl(place.into()).unwrap_or(0)))
+    }
 }
 
 /// What is known of a node's GPUs.

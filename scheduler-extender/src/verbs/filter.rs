@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
-use stowage_shared::pack::Demand;
+use stowage_shared::policy::Want;
 
 use super::judge::{Verdict, held, verdicts};
 use super::memo::{Judgement, Memo};
@@ -20,9 +20,9 @@ const UNKNOWN_NODE: &str = "node is not known to Stowage yet";
 /// Pure: a filter need not be followed by a bind, so it holds nothing. A pod whose last Binding may still succeed
 /// fits the node where its devices are held.
 pub fn filter(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, now: Instant) -> Vec<u8> {
-    match asked.pod.request(&snapshot.names) {
-        Ok(request) if request.is_empty() => without_gpus(snapshot, asked),
-        Ok(request) => with_gpus(snapshot, memo, asked, &request.demand(), now),
+    match asked.pod.want(&snapshot.names) {
+        Ok(None) => without_gpus(snapshot, asked),
+        Ok(Some(want)) => with_gpus(snapshot, memo, asked, &want, now),
         Err(error) => {
             let outcomes = [Outcome::Unresolvable(error.to_string())];
             filter_result(asked, &outcomes, &vec![0; asked.names().len()])
@@ -47,8 +47,8 @@ fn without_gpus(snapshot: &Snapshot, asked: &Asked<'_>) -> Vec<u8> {
     filter_result(asked, &[Outcome::Failed(UNKNOWN_NODE), Outcome::Fits, gpu_nodes], &kinds)
 }
 
-fn with_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, demand: &Demand, now: Instant) -> Vec<u8> {
-    let mut verdicts = verdicts(snapshot, memo, asked, demand, now);
+fn with_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, want: &Want, now: Instant) -> Vec<u8> {
+    let mut verdicts = verdicts(snapshot, memo, asked, want, now);
     let outcome = |verdict: &Verdict| match verdict {
         Verdict::UnknownNode => Outcome::Failed(Arc::from(UNKNOWN_NODE)),
         Verdict::NoGpus => Outcome::Unresolvable(NO_GPUS.into()),

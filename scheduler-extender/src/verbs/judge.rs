@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use foldhash::fast::FixedState;
-use stowage_shared::pack::{Demand, place};
+use stowage_shared::policy::Want;
 
 use super::memo::{Judgement, Memo};
 use super::template::Template;
-use crate::state::{Class, KnownGpus, NodeView, Room, Snapshot, Unknown};
+use crate::state::{Barred, Class, KnownGpus, NodeView, Room, Snapshot, Unknown};
 use crate::wire::Asked;
 
 /// What there is to say of a node.
@@ -44,10 +44,13 @@ pub(super) fn verdicts(
     snapshot: &Snapshot,
     memo: &Memo,
     asked: &Asked<'_>,
-    demand: &Demand,
+    want: &Want,
     now: Instant,
 ) -> Verdicts {
+    let (policy, namespace) = (&want.policy, &*asked.pod.metadata.namespace);
     let mut places: HashMap<Class, usize, FixedState> = HashMap::default();
+    // Where somebody minds others, which is seldom.
+    let mut barred_places: BTreeMap<(Class, Barred), usize> = BTreeMap::new();
     let mut classes: Vec<&KnownGpus> = Vec::new();
     // Where the pod itself is nominated, which is one node.
     let mut own: Vec<(usize, Judgement)> = Vec::new();
@@ -58,26 +61,32 @@ pub(super) fn verdicts(
             Err(Some(why)) => return CLOSED + why as usize,
             Ok(known) => match room(snapshot, node, known, asked) {
                 Room::Class(known) => known,
-                Room::Own(gpus) => {
-                    own.push((at, Judgement::of(place(&gpus, demand, &snapshot.mix))));
+                Room::Own(room) => {
+                    own.push((at, Judgement::of(room.rank(want, namespace, &snapshot.mix))));
                     return UNKNOWN_NODE;
                 }
             },
         };
-        *places.entry(known.class).or_insert_with(|| {
+        let judged = || {
             classes.push(known);
             JUDGED + classes.len() - 1
-        })
+        };
+        let barred = known.barred(policy, namespace);
+        if barred.is_none() {
+            *places.entry(known.class).or_insert_with(judged)
+        } else {
+            *barred_places.entry((known.class, barred)).or_insert_with(judged)
+        }
     });
     let mut of: Vec<usize> = known.collect();
     let mut all = vec![Verdict::UnknownNode, Verdict::NoGpus];
     all.extend(Unknown::ALL.map(Verdict::Closed));
-    all.extend(memo.judge(snapshot, demand, classes).into_iter().map(Verdict::Judged));
+    all.extend(memo.judge(snapshot, want, namespace, classes).into_iter().map(Verdict::Judged));
     for (at, judgement) in own {
         of[at] = all.len();
         all.push(Verdict::Judged(judgement));
     }
-    judge_templates(snapshot, asked, demand, &mut all, &mut of);
+    judge_templates(snapshot, asked, want, &mut all, &mut of);
     Verdicts { all, of }
 }
 
@@ -92,7 +101,7 @@ fn room<'a>(snapshot: &Snapshot, node: &'a NodeView, known: &'a KnownGpus, asked
 fn judge_templates(
     snapshot: &Snapshot,
     asked: &Asked<'_>,
-    demand: &Demand,
+    want: &Want,
     all: &mut Vec<Verdict>,
     of: &mut [usize],
 ) {
@@ -103,7 +112,9 @@ fn judge_templates(
         }
         let template = Template::of(object, &snapshot.names);
         *of = if template.has_gpus() {
-            let judgement = |template: &Template| Verdict::Judged(template.judge(snapshot, demand));
+            let judgement = |template: &Template| {
+                Verdict::Judged(template.judge(snapshot, want, &asked.pod.metadata.namespace))
+            };
             *places.entry(template).or_insert_with_key(|template| {
                 all.push(judgement(template));
                 all.len() - 1

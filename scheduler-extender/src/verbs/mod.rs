@@ -5,6 +5,8 @@
 mod filter;
 mod judge;
 mod memo;
+#[cfg(test)]
+mod policy_tests;
 mod preempt;
 mod prioritize;
 mod template;

@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use stowage_shared::pack::{Demand, place};
+use stowage_shared::policy::Want;
 
-use crate::state::{Broken, Snapshot, State, Store, take};
+use crate::state::{Broken, Snapshot, State, Store};
 use crate::wire::{Candidates, MetaVictim, Pod, Victims};
 
 /// Keeps the candidates that would help.
@@ -26,13 +26,14 @@ pub fn preempt(
     candidates: Candidates,
     now: Instant,
 ) -> Result<Candidates, Broken> {
-    let demand = match pod.request(&snapshot.names) {
+    let want = match pod.want(&snapshot.names) {
         // Not about GPUs: whatever kube-scheduler has found is right.
-        Ok(request) if request.is_empty() => return Ok(candidates),
-        Ok(request) => request.demand(),
+        Ok(None) => return Ok(candidates),
+        Ok(Some(want)) => want,
         Err(_) => return Ok(Candidates::new()),
     };
-    let asker = Asker { uid: &pod.metadata.uid, priority: pod.spec.priority, demand: &demand };
+    let (uid, namespace) = (&pod.metadata.uid, &pod.metadata.namespace);
+    let asker = Asker { uid, namespace, priority: pod.spec.priority, want: &want };
     store.change(|state| {
         let helps = |node: &str, victims: &Victims<MetaVictim>| {
             let gone = victims.pods.iter().map(|victim| &*victim.uid).collect();
@@ -47,10 +48,12 @@ pub fn preempt(
 pub struct Asker<'a> {
     /// The pod's UID.
     pub uid: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
     /// Its priority.
     pub priority: i32,
-    /// What it asks for.
-    pub demand: &'a Demand,
+    /// What it wants.
+    pub want: &'a Want,
 }
 
 /// Whether a pod fits a node once some pods are gone, beside what is kept for others that are as important.
@@ -62,12 +65,12 @@ pub fn fits_without(
     gone: &BTreeSet<&str>,
     now: Instant,
 ) -> bool {
-    let Ok(mut gpus) = state.gpus_without(node, gone, now) else { return false };
+    let Ok(mut room) = state.without(node, gone, now) else { return false };
     let kept = snapshot.node(node).and_then(|view| view.nominated.as_ref());
     for nominee in kept.into_iter().flat_map(|kept| kept.nominees()) {
         if nominee.uid != asker.uid && nominee.priority >= asker.priority {
-            let _ = take(&mut gpus, &nominee.demand, &snapshot.mix);
+            nominee.settle(&mut room, &snapshot.mix);
         }
     }
-    place(&gpus, asker.demand, &snapshot.mix).is_ok()
+    room.place(asker.want, asker.namespace, &snapshot.mix).is_ok()
 }

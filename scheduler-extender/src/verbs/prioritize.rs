@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use stowage_shared::pack::Cost;
+use stowage_shared::policy::Rank;
 
 use super::judge::{Verdict, Verdicts, held, verdicts};
-use super::memo::{Judgement, Memo};
+use super::memo::Memo;
 use crate::state::Snapshot;
 use crate::wire::{Asked, Name};
 
@@ -19,61 +19,58 @@ pub const SCORE_MAX: u8 = 10;
 /// Scores every node of a request, in its order: 10 for the best one, 0 to 9 for the rest by their rank, 0 where
 /// the pod does not fit. All get 0 for a pod that asks for no GPU: we know nothing of what it needs.
 pub fn prioritize(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, now: Instant) -> Vec<u8> {
-    let demand = match asked.pod.request(&snapshot.names) {
-        Ok(request) if !request.is_empty() => request.demand(),
-        _ => return vec![0; asked.names().len()],
-    };
-    let Verdicts { all, of } = verdicts(snapshot, memo, asked, &demand, now);
-    let cost = |verdict: &Verdict| match verdict {
-        Verdict::Judged(Judgement::Fits(cost)) => Some(*cost),
+    let Ok(Some(want)) = asked.pod.want(&snapshot.names) else { return vec![0; asked.names().len()] };
+    let Verdicts { all, of } = verdicts(snapshot, memo, asked, &want, now);
+    let rank = |verdict: &Verdict| match verdict {
+        Verdict::Judged(judgement) => judgement.rank(),
         _ => None,
     };
-    let costs: Vec<Option<Cost>> = all.iter().map(cost).collect();
-    score(asked.names(), &costs, &of, held(snapshot, asked))
+    let ranks: Vec<Option<Rank>> = all.iter().map(rank).collect();
+    score(asked.names(), &ranks, &of, held(snapshot, asked))
 }
 
-/// Ranks nodes by cost, of which each node's is `costs[cost_of[node]]`. `held` is better than any, and costs nothing
-/// more; among equals the first by name is best, so that every replica gives the same answer.
-fn score(names: &[Name<'_>], costs: &[Option<Cost>], cost_of: &[usize], held: Option<usize>) -> Vec<u8> {
-    let Some(best) = held.or_else(|| cheapest(names, costs, cost_of)) else { return vec![0; names.len()] };
-    let mut nodes_at = vec![0_usize; costs.len()];
-    for (node, &at) in cost_of.iter().enumerate() {
+/// Orders nodes by rank, of which each node's is `ranks[rank_of[node]]`. `held` is better than any; among equals the first by name is best, so that every replica gives the same answer.
+fn score(names: &[Name<'_>], ranks: &[Option<Rank>], rank_of: &[usize], held: Option<usize>) -> Vec<u8> {
+    let Some(best) = held.or_else(|| best_of(names, ranks, rank_of)) else { return vec![0; names.len()] };
+    let mut nodes_at = vec![0_usize; ranks.len()];
+    for (node, &at) in rank_of.iter().enumerate() {
         nodes_at[at] += usize::from(node != best);
     }
-    let rest = costs.iter().zip(nodes_at).filter(|&(_, nodes)| nodes > 0).filter_map(|(&cost, _)| cost);
-    let levels: Vec<Cost> = rest.collect::<BTreeSet<Cost>>().into_iter().collect();
-    let score = |cost: &Option<Cost>| match cost {
+    let rest = ranks.iter().zip(nodes_at).filter(|&(_, nodes)| nodes > 0).filter_map(|(&rank, _)| rank);
+    let levels: Vec<Rank> = rest.collect::<BTreeSet<Rank>>().into_iter().collect();
+    let score = |rank: &Option<Rank>| match rank {
         None => 0,
-        Some(cost) => {
-            let rank = levels.binary_search(cost).unwrap_or_else(|at| at);
+        Some(rank) => {
+            let level = levels.binary_search(rank).unwrap_or_else(|at| at);
             // Up to ten levels have a score each; more share them evenly.
-            let step = rank * usize::from(SCORE_MAX) / levels.len().max(usize::from(SCORE_MAX));
+            let step = level * usize::from(SCORE_MAX) / levels.len().max(usize::from(SCORE_MAX));
             SCORE_MAX - 1 - u8::try_from(step).unwrap_or(SCORE_MAX - 1)
         }
     };
-    let scores: Vec<u8> = costs.iter().map(score).collect();
-    let mut answer: Vec<u8> = cost_of.iter().map(|&at| scores[at]).collect();
+    let scores: Vec<u8> = ranks.iter().map(score).collect();
+    let mut answer: Vec<u8> = rank_of.iter().map(|&at| scores[at]).collect();
     answer[best] = SCORE_MAX;
     answer
 }
 
-/// The first by name of the nodes that cost least.
-fn cheapest(names: &[Name<'_>], costs: &[Option<Cost>], cost_of: &[usize]) -> Option<usize> {
-    let least = cost_of.iter().filter_map(|&at| costs[at]).min()?;
-    let cheapest = (0..names.len()).filter(|&node| costs[cost_of[node]] == Some(least));
-    cheapest.min_by_key(|&node| names[node].text())
+/// The first by name of the nodes of the best rank.
+fn best_of(names: &[Name<'_>], ranks: &[Option<Rank>], rank_of: &[usize]) -> Option<usize> {
+    let best = rank_of.iter().filter_map(|&at| ranks[at]).min()?;
+    let best = (0..names.len()).filter(|&node| ranks[rank_of[node]] == Some(best));
+    best.min_by_key(|&node| names[node].text())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
+    use stowage_shared::pack::Cost;
 
     use super::*;
     use crate::wire::read_args;
 
-    fn cost(lost: u64) -> Cost {
-        Cost { lost, ..Cost::default() }
+    fn rank(lost: u64) -> Rank {
+        Rank { cost: Cost { lost, ..Cost::default() }, ..Rank::default() }
     }
 
     /// The scores of nodes named n000, n001 and so on, each with a cost of its own.
@@ -81,8 +78,8 @@ mod tests {
         let names: Vec<String> = (0..lost.len()).map(|i| format!("n{i:03}")).collect();
         let body = json!({ "Pod": {}, "NodeNames": names }).to_string();
         let asked = read_args(body.as_bytes()).unwrap();
-        let costs: Vec<Option<Cost>> = lost.iter().map(|lost| lost.map(cost)).collect();
-        score(asked.names(), &costs, &(0..lost.len()).collect::<Vec<_>>(), held)
+        let ranks: Vec<Option<Rank>> = lost.iter().map(|lost| lost.map(rank)).collect();
+        score(asked.names(), &ranks, &(0..lost.len()).collect::<Vec<_>>(), held)
     }
 
     #[track_caller]

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 use stowage_shared::occupancy::GpuState;
-use stowage_shared::pack::{Cost, Demand, NoFit, place};
+use stowage_shared::pack::{Cost, Demand, NoFit};
 use stowage_shared::pod::Quantity;
+use stowage_shared::policy::{Company, Occupied, Rank, Want};
 use stowage_shared::resource::ResourceName;
 
 use super::memo::Judgement;
@@ -19,12 +20,15 @@ use crate::state::{GpuNames, NodeGpus, Snapshot};
 /// NVIDIA's label for the GPU model of a node.
 const PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
 /// What fits by its counts alone is chosen last: it is not known what it takes away.
-const BY_COUNTS: Cost = Cost {
-    lost: u64::MAX,
-    wakes_node: true,
-    wakes_gpus: u32::MAX,
-    returns_less: i64::MAX,
-    room_left: u32::MAX,
+const BY_COUNTS: Rank = Rank {
+    in_use: u64::MAX,
+    cost: Cost {
+        lost: u64::MAX,
+        wakes_node: true,
+        wakes_gpus: u32::MAX,
+        returns_less: i64::MAX,
+        room_left: u32::MAX,
+    },
 };
 
 /// A node that does not exist.
@@ -54,11 +58,14 @@ impl Template {
         !self.allocatable.is_empty()
     }
 
-    /// Whether a request would fit it.
-    pub(super) fn judge(&self, snapshot: &Snapshot, demand: &Demand) -> Judgement {
+    /// Whether what a pod wants would fit it. Where only its counts are known, they alone are looked at.
+    pub(super) fn judge(&self, snapshot: &Snapshot, want: &Want, namespace: &str) -> Judgement {
         match self.twin(snapshot) {
-            Some(idle) => Judgement::of(place(&idle, demand, &snapshot.mix)),
-            None => self.judge_by_counts(demand),
+            Some(gpus) => {
+                let idle = Occupied { gpus, company: Company::default() };
+                Judgement::of(idle.rank(want, namespace, &snapshot.mix))
+            }
+            None => self.judge_by_counts(&want.demand),
         }
     }
 
@@ -66,10 +73,10 @@ impl Template {
         for (resource, &wanted) in &demand.devices {
             let most = self.allocatable.get(resource).copied().unwrap_or(0);
             if most == 0 {
-                return Judgement::no(&NoFit::NotOffered(resource.clone()));
+                return Judgement::no(&NoFit::NotOffered(resource.clone()).into());
             }
             if most < u64::from(wanted) {
-                return Judgement::no(&NoFit::TooFew(resource.clone()));
+                return Judgement::no(&NoFit::TooFew(resource.clone()).into());
             }
         }
         Judgement::Fits(BY_COUNTS)
@@ -82,7 +89,7 @@ impl Template {
         snapshot.nodes().find_map(|node| match &node.gpus {
             NodeGpus::Known(known) if seen.insert(known.class) => {
                 let idle: Vec<GpuState> =
-                    known.gpus.iter().map(|state| GpuState::idle(state.gpu.clone())).collect();
+                    known.now.gpus.iter().map(|state| GpuState::idle(state.gpu.clone())).collect();
                 self.is_like(&idle).then_some(idle)
             }
             _ => None,

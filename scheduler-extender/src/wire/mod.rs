@@ -14,6 +14,7 @@ mod preempt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
+use stowage_shared::policy::{PolicyError, Want};
 use stowage_shared::request::{Request, RequestError};
 
 pub use self::answer::{Outcome, binding_result, filter_error, filter_result, host_priorities};
@@ -77,12 +78,14 @@ pub struct Metadata {
 }
 
 impl Pod {
-    /// What it asks for of GPUs.
+    /// What it wants of a node; `None` where it asks for no GPU.
     ///
     /// # Errors
-    /// [`RequestError`], where nobody could serve it.
-    pub fn request(&self, names: &GpuNames) -> Result<Request, RequestError> {
-        Request::of_pod(&self.spec, |key| self.metadata.annotations.get(key), |name| names.is_gpu(name))
+    /// [`Unservable`].
+    pub fn want(&self, names: &GpuNames) -> Result<Option<Want>, Unservable> {
+        let annotation = |key: &str| self.metadata.annotations.get(key);
+        let request = Request::of_pod(&self.spec, annotation, |name| names.is_gpu(name))?;
+        Ok(Want::of(&request, annotation)?)
     }
 }
 
@@ -102,6 +105,17 @@ pub struct ExtenderBindingArgs {
     /// The node.
     #[serde(alias = "node", deserialize_with = "null_is_default")]
     pub node: String,
+}
+
+/// Why nobody can serve a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum Unservable {
+    /// What it asks for.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// What else it wants.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// Why a body is no request that we can answer.

@@ -50,8 +50,20 @@ pub fn create_gpu_node(api: &ApiServer, name: &str) {
 
 /// Makes a pod that waits for `count` of `resource`; its UID.
 pub fn create_pod(api: &ApiServer, name: &str, resource: &str, count: u32) -> String {
+    create_pod_that_says(api, name, resource, count, &json!({}))
+}
+
+/// The same with annotations.
+pub fn create_pod_that_says(
+    api: &ApiServer,
+    name: &str,
+    resource: &str,
+    count: u32,
+    annotations: &Value,
+) -> String {
     let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default", "annotations": annotations },
         "spec": { "schedulerName": "stowage-scheduler", "containers": [{
             "name": "main", "image": "x", "resources": {
                 "limits": { resource: count.to_string() }, "requests": { resource: count.to_string() } } }] },

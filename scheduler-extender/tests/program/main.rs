@@ -4,6 +4,7 @@
 
 mod ahead;
 mod harness;
+mod policies;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,9 +14,11 @@
 //! the cure, never ignored: a pod that wanted a GPU of its own must not quietly share one.
 //!
 //! [`Policy::read`] reads them, [`Policy::allows`] judges one GPU, and [`place`] places a request by them. A
-//! placement without policies is the packing core's, unchanged. Nothing here knows where occupants are told.
+//! placement without policies is the packing core's, unchanged. [`Occupied`] is a node with who is on its GPUs, as the
+//! extender and the command line judge it.
 
 mod allow;
+mod company;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use self::allow::{NotAllowed, Occupant};
+pub use self::company::{Company, Occupied, Want};
 pub use self::place::{Node, Rank, WhyNot, place};
 
 use crate::contract::{
@@ -79,8 +82,8 @@ pub struct ModelPattern(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// Absurdly long.
-    #[error("annotation {0} has {1} bytes: at most {POLICY_MAX_BYTES} are read")]
-    TooLong(&'static str, usize),
+    #[error("annotation {0} has more than {POLICY_MAX_BYTES} bytes")]
+    TooLong(&'static str),
     /// Not one of the words.
     #[error("annotation {key} is {value:?}: use {words}")]
     Word {
@@ -108,7 +111,7 @@ impl Policy {
     /// [`PolicyError`] for the first annotation that cannot be read, with what it should say.
     pub fn read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self, PolicyError> {
         let text = |key: &'static str| match get(key) {
-            Some(text) if text.len() > POLICY_MAX_BYTES => Err(PolicyError::TooLong(key, text.len())),
+            Some(text) if text.len() > POLICY_MAX_BYTES => Err(PolicyError::TooLong(key)),
             text => Ok(text.map(str::trim)),
         };
         let placement = text(PLACEMENT_ANNOTATION)?.map(|value| match value {

@@ -1,6 +1,7 @@
 //! One request on one node, by its pod's policy.
 
 use super::{NotAllowed, Occupant, Packing, Policy, ShareWith};
+use crate::gpu::GpuKind;
 use crate::occupancy::GpuState;
 use crate::pack::{self, Chosen, Cost, Demand, Mix, NoFit, Placement};
 use crate::resource::ResourceName;
@@ -85,11 +86,10 @@ pub fn place(
             Err(why) => refused.push(why),
         }
     }
-    if policy.placement == Packing::Spread {
-        // Stable, so that equals go by their index, as the packing core's do.
-        allowed.sort_by_key(|&g| Tally::of(&node.gpus[g..=g]).in_use);
-    }
-    let search = Search { node, demand, mix, allowed: &allowed };
+    // By how GPUs look, so that nodes that are alike get the same answer in whatever order their GPUs stand. Stable, so
+    // that equals go by their index, as the packing core's do.
+    allowed.sort_by_cached_key(|&g| (spread_key(policy, &node.gpus[g]), look(&node.gpus[g])));
+    let search = Search { node, demand, mix, allowed: &allowed, packing: policy.placement };
     let found = match (policy.distinct_gpus, policy.placement) {
         (true, _) => search.on_distinct_gpus(),
         (false, Packing::Binpack) => search.on(&allowed),
@@ -113,6 +113,18 @@ struct Search<'a> {
     demand: &'a Demand,
     mix: &'a Mix,
     allowed: &'a [usize],
+    packing: Packing,
+}
+
+/// How much of a GPU is in use, to a pod that wants the emptiest.
+fn spread_key(policy: &Policy, state: &GpuState) -> u64 {
+    if policy.placement == Packing::Spread { Tally::of([state]).in_use } else { 0 }
+}
+
+/// All that a placement depends on. Two GPUs that look alike differ in who is on them and where they are.
+fn look(state: &GpuState) -> (&GpuKind, u64, Vec<u32>, (u32, u64)) {
+    let in_use = (0..state.gpu.kind.offers().len()).map(|offer| state.occupancy.in_use(offer)).collect();
+    (&state.gpu.kind, state.gpu.sick_offers(), in_use, state.occupancy.sized())
 }
 
 impl Search<'_> {
@@ -144,7 +156,7 @@ impl Search<'_> {
             let offer = placement.devices.values().flatten().next()?.offer;
             Some((placement.cost, Chosen { gpu: g, offer }))
         };
-        // In the order of `allowed`, so that a pod that spreads gets the emptiest.
+        // In the order of `allowed`.
         let choices: Vec<Vec<(Cost, Chosen)>> = units
             .iter()
             .map(|resource| self.allowed.iter().filter_map(|&g| alone(resource, g)).collect())
@@ -152,15 +164,15 @@ impl Search<'_> {
         let mut open: Vec<Vec<usize>> =
             choices.iter().map(|of| of.iter().map(|(_, chosen)| chosen.gpu).collect()).collect();
         let mut placement = Placement { devices: Default::default(), cost: Cost::default() };
-        let sorted = self.allowed.is_sorted();
         for (unit, resource) in units.iter().enumerate() {
             let mut ranked: Vec<(Cost, Chosen)> = choices[unit]
                 .iter()
                 .copied()
                 .filter(|(_, chosen)| open[unit].contains(&chosen.gpu))
                 .collect();
-            if sorted {
-                ranked.sort_by_key(|&(cost, chosen)| (cost, chosen.gpu));
+            // A pod that spreads gets the emptiest.
+            if self.packing == Packing::Binpack {
+                ranked.sort_by_key(|&(cost, _)| cost);
             }
             let (cost, chosen) = ranked.into_iter().find(|(_, chosen)| {
                 let rest: Vec<Vec<usize>> =

@@ -97,7 +97,7 @@ fn what_cannot_be_read_says_what_would_be_right() {
         ("stowage.dev/gpu-model", &"a|".repeat(20), "use 1 to 16 product names"),
         ("stowage.dev/gpu-memory-min", "40", "such as 40Gi"),
         ("stowage.dev/gpu-memory-min", "much", "such as 40Gi"),
-        ("stowage.dev/share-with", &long, "at most 1024 are read"),
+        ("stowage.dev/share-with", &long, "more than 1024 bytes"),
     ] {
         let error = read(&[(key, value)]).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains(want), "{error}");
@@ -207,4 +207,39 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn who_is_there_bars_gpus_only_where_somebody_minds() {
+    let mut company = Company::default();
+    company.join(1, "theirs", ShareWith::Anyone);
+    company.join(0, "mine", ShareWith::Anyone);
+    company.join(1, "theirs", ShareWith::Anyone);
+    let (anyone, alone) = (Policy::default(), policy(&[("stowage.dev/share-with", "namespace")]));
+    let barred = |company: &Company, policy: &Policy| company.barred(policy, "mine").collect::<Vec<_>>();
+    assert_eq!((barred(&company, &anyone), barred(&company, &alone)), (vec![], vec![1]));
+    assert!(!company.keeps());
+    company.join(1, "theirs", ShareWith::Namespace);
+    company.join(0, "mine", ShareWith::Namespace);
+    assert_eq!((barred(&company, &anyone), barred(&company, &alone)), (vec![1], vec![1, 1]));
+    assert!(company.keeps());
+    let names = |gpu: usize| -> Vec<&str> { company.occupants(2)[gpu].iter().map(|o| o.namespace).collect() };
+    assert_eq!((names(0), names(1)), (vec!["mine", "mine"], vec!["theirs", "theirs"]));
+}
+
+#[test]
+fn what_is_taken_by_a_pod_of_its_own_keeps_others_off() {
+    let mut node = Occupied { gpus: vec![gpu(0, "M", 24), gpu(1, "M", 24)], company: Company::default() };
+    let mix = Mix::prior(node.gpus.iter().map(|gpu| &*gpu.gpu));
+    let share = || Demand::from([(ResourceName::gpu().shared(), 1)]);
+    let alone = Want { demand: share(), policy: policy(&[("stowage.dev/share-with", "namespace")]) };
+    let mut take = |want: &Want, namespace| {
+        let placement = node.take(want, namespace, &mix)?;
+        placement.devices.into_values().flatten().map(|chosen| chosen.gpu).next()
+    };
+    assert_eq!(
+        [take(&alone, "a"), take(&share().into(), "b"), take(&share().into(), "a")],
+        [Some(0), Some(1), Some(0)]
+    );
+    assert_eq!([take(&alone, "a"), take(&alone, "b"), take(&alone, "c")], [Some(0), Some(1), None]);
 }

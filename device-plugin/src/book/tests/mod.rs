@@ -99,16 +99,29 @@ impl World {
                 (pod.uid(), request, plan)
             })
             .collect();
-        let pods: Vec<NodePod<'_>> =
-            known.iter().map(|(uid, request, plan)| NodePod { uid, request, plan: plan.as_ref() }).collect();
+        let pods: Vec<NodePod<'_>> = known
+            .iter()
+            .map(|(uid, request, plan)| NodePod {
+                uid,
+                namespace: "",
+                share_with: Default::default(),
+                request,
+                plan: plan.as_ref(),
+            })
+            .collect();
         let uids: Vec<String> = self.held.iter().map(|held| format!("uid-{}", held.pod)).collect();
         let held: Vec<Held<'_>> = self
             .held
             .iter()
             .zip(&uids)
-            .map(|(held, uid)| Held { uid, resource: &held.resource, device_ids: &held.device_ids })
+            .map(|(held, uid)| Held {
+                uid,
+                namespace: "",
+                resource: &held.resource,
+                device_ids: &held.device_ids,
+            })
             .collect();
-        let states = reckon(&gpus, &held, &pods);
+        let states = reckon(&gpus, &held, &pods).gpus;
         let mix = stowage_shared::pack::Mix::prior(gpus.iter().map(|gpu| &**gpu));
         let placement = stowage_shared::pack::place(&states, &request.demand(), &mix).ok()?;
         let name = format!("p{}", self.next);

@@ -166,7 +166,7 @@ impl World {
             .flat_map(|kept| kept.nominees())
             .filter(|it| it.priority >= priority)
             .collect();
-        assert!(arrange(&known.gpus, kept.iter().copied(), &state.expected()), "{name} holds no {kept:?}");
+        assert!(arrange(&known.now, kept.iter().copied(), &state.expected()), "{name} holds no {kept:?}");
         self.cluster.book.refresh();
         let book = &self.cluster.book;
         let mut used = book.used(name).cloned().unwrap_or_default();

@@ -37,7 +37,7 @@ fn bound(pod: &Pod, node: &str, plan: &str) -> Pod {
 fn in_use(state: &mut State, node: &str, gpu: usize) -> u32 {
     let view = state.view(node).unwrap();
     let NodeGpus::Known(known) = &view.gpus else { panic!("{view:?}") };
-    count(&known.gpus[gpu])
+    count(&known.now.gpus[gpu])
 }
 
 fn count(gpu: &GpuState) -> u32 {
@@ -54,7 +54,7 @@ fn look(snapshot: &Snapshot) -> Vec<(String, Option<Vec<GpuState>>, Option<Unkno
     let node = |node: &NodeView| match &node.gpus {
         NodeGpus::None => (node.name.to_string(), None, None),
         NodeGpus::Unknown(why) => (node.name.to_string(), None, Some(*why)),
-        NodeGpus::Known(known) => (node.name.to_string(), Some(known.gpus.clone()), None),
+        NodeGpus::Known(known) => (node.name.to_string(), Some(known.now.gpus.clone()), None),
     };
     snapshot.nodes().map(node).collect()
 }

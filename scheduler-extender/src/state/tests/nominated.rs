@@ -22,8 +22,8 @@ fn room(state: &mut State, priority: i32, uid: &str, resource: &str) -> u32 {
     let room =
         view.nominated.as_ref().map_or(Room::Class(known), |kept| kept.room(known, priority, uid, &mix));
     let gpus = match &room {
-        Room::Class(known) => &known.gpus,
-        Room::Own(gpus) => gpus,
+        Room::Class(known) => &known.now.gpus,
+        Room::Own(room) => &room.gpus,
     };
     let resource: ResourceName = resource.parse().unwrap();
     gpus.iter().map(|gpu| gpu.copies(&resource)).sum()
@@ -116,8 +116,12 @@ fn nominees_fit_together_or_do_not() {
     let mut state = synthetic::state(1, 0, now);
     let view = state.view(NODE).unwrap();
     let NodeGpus::Known(known) = &view.gpus else { panic!() };
-    let nominee =
-        |uid: &str, count| Nominee { uid: uid.into(), priority: 0, demand: demand(synthetic::WHOLE, count) };
-    assert!(arrange(&known.gpus, &[nominee("a", 2), nominee("b", 2)], &state.mix));
-    assert!(!arrange(&known.gpus, &[nominee("a", 2), nominee("b", 3)], &state.mix));
+    let nominee = |uid: &str, count| Nominee {
+        uid: uid.into(),
+        priority: 0,
+        namespace: "models".into(),
+        want: demand(synthetic::WHOLE, count).into(),
+    };
+    assert!(arrange(&known.now, &[nominee("a", 2), nominee("b", 2)], &state.mix));
+    assert!(!arrange(&known.now, &[nominee("a", 2), nominee("b", 3)], &state.mix));
 }
