@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use stowage_shared::audit;
 pub use stowage_shared::belief::{GpuNames, Unknown};
-use stowage_shared::pack::Mix;
+use stowage_shared::pack::{Demand, Mix};
 
 pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
@@ -129,6 +129,11 @@ impl State {
     /// How many annotations were no plan for their pod.
     pub fn plans_ignored(&self) -> u64 {
         self.pods.plans_ignored
+    }
+
+    /// What the pods that wait for GPUs ask for, and how many ask alike.
+    pub fn waiting(&self) -> Vec<(Demand, usize)> {
+        self.pods.waiting()
     }
 
     /// Why GpuNodes cannot be believed, by node.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use stowage_shared::pack::Demand;
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 use stowage_shared::request::Request;
@@ -48,6 +49,11 @@ impl Record {
     /// Whether it holds GPUs on its node, or will.
     pub(super) fn uses_gpus(&self) -> bool {
         !self.bare.node.is_empty() && !self.ask.request.is_empty()
+    }
+
+    /// Whether it asks for GPUs and is on no node yet.
+    fn waits_for_gpus(&self) -> bool {
+        self.bare.node.is_empty() && !self.bare.deleting && !self.ask.request.is_empty()
     }
 
     /// What it asks for of GPUs.
@@ -136,6 +142,16 @@ impl Pods {
     pub(super) fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Record> {
         let uids = self.by_node.get(node).into_iter().flatten();
         uids.filter_map(|uid| self.get(uid)).filter(|record| record.uses_gpus())
+    }
+
+    /// What the pods that wait for GPUs ask for, and how many ask alike.
+    pub(super) fn waiting(&self) -> Vec<(Demand, usize)> {
+        let mut alike: HashMap<*const Ask, (&Ask, usize)> = HashMap::new();
+        let waiting = self.by_uid.values().filter(|record| record.waits_for_gpus());
+        for ask in waiting.map(|record| &record.ask) {
+            alike.entry(Arc::as_ptr(ask)).or_insert((ask, 0)).1 += 1;
+        }
+        alike.into_values().map(|(ask, pods)| (ask.request.demand(), pods)).collect()
     }
 
     /// The nodes to which pods that wait are nominated.
