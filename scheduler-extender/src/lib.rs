@@ -32,6 +32,7 @@ pub mod program;
 mod seldom;
 pub mod server;
 pub mod state;
+pub mod stock;
 pub mod synthetic;
 pub mod verbs;
 pub mod watch;

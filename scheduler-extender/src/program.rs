@@ -22,11 +22,14 @@ use crate::health::Progress;
 use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::state::Store;
+use crate::stock::Stock;
 use crate::verbs::Verbs;
 use crate::watch::{self, Feed};
 
 /// How often held devices are looked through for those whose time is over, and stock is taken for metrics.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is looked how much of all GPUs is in use and why pods wait.
+const STOCK: Duration = Duration::from_secs(10);
 /// Of the time to end, what is kept for ending itself.
 const ENDING: Duration = Duration::from_millis(200);
 
@@ -65,6 +68,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
 
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
+    let stock = Stock::new(&mut registry);
     let store = Arc::new(Store::default());
     let progress = Arc::new(Progress::default());
     let feed = Feed { store: store.clone(), progress: progress.clone(), metrics: metrics.clone() };
@@ -77,6 +81,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     }
     parts.spawn(watch::gpu_nodes(client.clone(), feed).map_err(Fault::software));
     parts.spawn(tick(store.clone(), metrics.clone()));
+    parts.spawn(take_stock(store.clone(), stock));
     parts.spawn(async move {
         ops::http::serve(http_listener, progress, Arc::new(registry)).await;
         Ok(())
@@ -133,5 +138,16 @@ async fn tick(store: Arc<Store>, metrics: Arc<Metrics>) -> Result<(), Fault> {
         });
         change.map_err(Fault::software)?;
         metrics.nodes(&store.snapshot(), Instant::now());
+    }
+}
+
+/// What only metrics want to know.
+async fn take_stock(store: Arc<Store>, stock: Stock) -> Result<(), Fault> {
+    let mut ticks = tokio::time::interval(STOCK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let waiting = store.change(|state| state.waiting()).map_err(Fault::software)?;
+        stock.take(&store.snapshot(), &waiting, Instant::now());
     }
 }

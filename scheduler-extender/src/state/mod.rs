@@ -33,6 +33,7 @@ use stowage_shared::pack::Mix;
 pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
 pub use self::nominations::{Nominated, Nominee, Room, arrange};
+pub use self::pods::Waiting;
 pub use self::snapshot::{Barred, Class, KnownGpus, NodeGpus, NodeView, Snapshot};
 pub use self::store::{Broken, Store};
 
@@ -129,6 +130,11 @@ impl State {
     /// How many annotations were no plan for their pod.
     pub fn plans_ignored(&self) -> u64 {
         self.pods.plans_ignored
+    }
+
+    /// What the pods that wait for GPUs ask for, and how many ask alike.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.pods.waiting()
     }
 
     /// Why GpuNodes cannot be believed, by node.

@@ -31,6 +31,17 @@ pub(super) struct Record {
     list: u64,
 }
 
+/// Pods of a namespace that wait for GPUs and want the same.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What they want; `None` where it cannot be read.
+    pub want: Option<Want>,
+    /// Their namespace.
+    pub namespace: String,
+    /// How many they are.
+    pub pods: usize,
+}
+
 /// What a pod asks for.
 #[derive(Debug)]
 struct Ask {
@@ -50,6 +61,11 @@ impl Record {
     /// Whether it holds GPUs on its node, or will.
     pub(super) fn uses_gpus(&self) -> bool {
         !self.bare.node.is_empty() && !self.ask.request.is_empty()
+    }
+
+    /// Whether it asks for GPUs and is on no node yet.
+    fn waits_for_gpus(&self) -> bool {
+        self.bare.node.is_empty() && !self.bare.deleting && !self.ask.request.is_empty()
     }
 
     /// What it asks for of GPUs.
@@ -150,6 +166,21 @@ impl Pods {
     pub(super) fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Record> {
         let uids = self.by_node.get(node).into_iter().flatten();
         uids.filter_map(|uid| self.get(uid)).filter(|record| record.uses_gpus())
+    }
+
+    /// What the pods that wait for GPUs ask for, and how many ask alike.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let mut alike: HashMap<(*const Ask, &str), (&Record, usize)> = HashMap::new();
+        for record in self.by_uid.values().filter(|record| record.waits_for_gpus()) {
+            let key = (Arc::as_ptr(&record.ask), &*record.bare.namespace);
+            alike.entry(key).or_insert((record, 0)).1 += 1;
+        }
+        let waiting = |((_, namespace), (record, pods)): ((_, &str), (&Record, usize))| Waiting {
+            want: record.want(),
+            namespace: namespace.to_owned(),
+            pods,
+        };
+        alike.into_iter().map(waiting).collect()
     }
 
     /// The nodes to which pods that wait are nominated.

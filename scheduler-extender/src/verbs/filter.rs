@@ -54,8 +54,10 @@ fn with_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, want: &Want, n
         Verdict::NoGpus => Outcome::Unresolvable(NO_GPUS.into()),
         Verdict::Closed(why) => Outcome::Unresolvable(why.text().into()),
         Verdict::Judged(Judgement::Fits(_)) => Outcome::Fits,
-        Verdict::Judged(Judgement::DoesNot { text, permanent: false }) => Outcome::Failed(text.clone()),
-        Verdict::Judged(Judgement::DoesNot { text, permanent: true }) => Outcome::Unresolvable(text.clone()),
+        Verdict::Judged(Judgement::DoesNot { text, permanent: false, .. }) => Outcome::Failed(text.clone()),
+        Verdict::Judged(Judgement::DoesNot { text, permanent: true, .. }) => {
+            Outcome::Unresolvable(text.clone())
+        }
     };
     let mut outcomes: Vec<Outcome<Arc<str>>> = verdicts.all.iter().map(outcome).collect();
     if let Some(held) = held(snapshot, asked)

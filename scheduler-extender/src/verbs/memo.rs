@@ -23,6 +23,8 @@ pub enum Judgement {
     DoesNot {
         /// Why, for the pod's event.
         text: Arc<str>,
+        /// The same as a word for metrics.
+        reason: &'static str,
         /// Whether it would not even if other pods left.
         permanent: bool,
     },
@@ -43,7 +45,7 @@ impl Judgement {
     }
 
     pub(super) fn no(why: &WhyNot) -> Self {
-        Self::DoesNot { text: why.to_string().into(), permanent: why.is_permanent() }
+        Self::DoesNot { text: why.to_string().into(), reason: why.label(), permanent: why.is_permanent() }
     }
 }
 

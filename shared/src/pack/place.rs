@@ -97,6 +97,28 @@ pub enum NoFit {
 }
 
 impl NoFit {
+    /// [`NoFit::label`] of [`NoFit::Full`].
+    pub const FULL: &str = "full";
+    /// [`NoFit::label`] of [`NoFit::Unhealthy`].
+    pub const UNHEALTHY: &str = "unhealthy";
+    /// [`NoFit::label`] of [`NoFit::TooLarge`].
+    pub const TOO_LARGE: &str = "too_large";
+    /// [`NoFit::label`] of [`NoFit::TooFew`].
+    pub const TOO_FEW: &str = "too_few";
+    /// [`NoFit::label`] of [`NoFit::NotOffered`].
+    pub const NOT_OFFERED: &str = "not_offered";
+
+    /// A word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotOffered(_) => Self::NOT_OFFERED,
+            Self::TooFew(_) => Self::TOO_FEW,
+            Self::TooLarge(_) => Self::TOO_LARGE,
+            Self::Unhealthy(_) => Self::UNHEALTHY,
+            Self::Full(_) => Self::FULL,
+        }
+    }
+
     /// Whether it would still not fit if every pod left the node.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::NotOffered(_) | Self::TooFew(_) | Self::TooLarge(_))

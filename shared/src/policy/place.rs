@@ -28,6 +28,17 @@ pub enum WhyNot {
 }
 
 impl WhyNot {
+    /// [`WhyNot::label`] of [`WhyNot::NotAllowed`].
+    pub const POLICY: &str = "policy";
+
+    /// A word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoFit(why) => why.label(),
+            Self::NotAllowed(_) => Self::POLICY,
+        }
+    }
+
     /// Whether it would still not fit if every pod left the node.
     pub fn is_permanent(&self) -> bool {
         match self {

@@ -235,6 +235,7 @@ fn the_plugins_metrics_are_those_of_the_program() {
 fn the_extenders_metrics_are_those_of_the_program() {
     let mut registry = Registry::default();
     let _metrics = stowage_scheduler_extender::metrics::Metrics::new(&mut registry);
+    let _stock = stowage_scheduler_extender::stock::Stock::new(&mut registry);
     are_documented("stowage_scheduler_extender_", &registry);
 }
 
@@ -243,7 +244,8 @@ fn the_extenders_metrics_are_those_of_the_program() {
 fn no_link_of_the_documents_is_dead() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name));
+    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/examples/README.md"]
+        .map(|name| root.join(name));
     for page in folder.chain(top).filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

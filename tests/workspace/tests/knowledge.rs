@@ -85,6 +85,10 @@ fn crates_know_only_what_the_architecture_allows() {
     );
     graph.knows_nothing_of("stowage-device-plugin", &["nvml-simulator", "stowage-stand-ins"]);
     graph.knows_nothing_of("stowage-ops", &["tonic", "nvml-wrapper"]);
+    graph.knows_nothing_of(
+        "stowage-monitoring-tests",
+        &["stowage-device-plugin", "stowage-scheduler-extender"],
+    );
     graph.knows_nothing_of("stowage-simulator", &["tokio", "kube", "tonic", "hyper"]);
     graph.knows_nothing_of("nvml-simulator", &["tokio", "kube", "tonic", "hyper"]);
     graph.knows_nothing_of("stowage-simulator", &["tokio", "kube", "hyper", "clap", "indicatif"]);

@@ -1,0 +1,65 @@
+//! Which metrics, labels and values a query names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, anyhow};
+use promql_parser::label::{MatchOp, Matcher};
+use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+
+/// A metric as a query uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// Its name.
+    pub metric: String,
+    /// The labels that are asked for or that is summed up by, and the values that are asked for.
+    pub labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Parses a query.
+///
+/// # Errors
+/// Where it is no PromQL.
+pub fn used(query: &str) -> Result<Vec<Used>> {
+    let expr = parser::parse(query).map_err(|error| anyhow!("{query} is no PromQL: {error}"))?;
+    let mut all = Vec::new();
+    walk(&expr, &BTreeSet::new(), &mut all);
+    Ok(all)
+}
+
+/// `by` are the labels that the expressions around this one keep or drop.
+fn walk(expr: &Expr, by: &BTreeSet<String>, all: &mut Vec<Used>) {
+    match expr {
+        Expr::Aggregate(of) => {
+            let labels = of.modifier.as_ref().map(LabelModifier::labels);
+            let by: BTreeSet<String> =
+                by.iter().chain(labels.into_iter().flat_map(|l| &l.labels)).cloned().collect();
+            walk(&of.expr, &by, all);
+            of.param.iter().for_each(|param| walk(param, &BTreeSet::new(), all));
+        }
+        Expr::Binary(of) => [&of.lhs, &of.rhs].into_iter().for_each(|side| walk(side, by, all)),
+        Expr::Call(of) => of.args.args.iter().for_each(|argument| walk(argument, by, all)),
+        Expr::Unary(of) => walk(&of.expr, by, all),
+        Expr::Paren(of) => walk(&of.expr, by, all),
+        Expr::Subquery(of) => walk(&of.expr, by, all),
+        Expr::VectorSelector(of) => all.push(selected(of, by)),
+        Expr::MatrixSelector(of) => all.push(selected(&of.vs, by)),
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
+    }
+}
+
+fn selected(selector: &VectorSelector, by: &BTreeSet<String>) -> Used {
+    let mut labels: BTreeMap<String, BTreeSet<String>> =
+        by.iter().map(|label| (label.clone(), BTreeSet::new())).collect();
+    for matcher in &selector.matchers.matchers {
+        labels.entry(matcher.name.clone()).or_default().extend(values(matcher));
+    }
+    Used { metric: selector.name.clone().unwrap_or_default(), labels }
+}
+
+/// The values that a matcher names: not what a person will choose, and no patterns.
+fn values(matcher: &Matcher) -> Vec<String> {
+    let regex = matches!(matcher.op, MatchOp::Re(_) | MatchOp::NotRe(_));
+    let split = matcher.value.split(move |letter| regex && letter == '|');
+    let is_word = |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_');
+    split.filter(is_word).map(str::to_owned).collect()
+}
