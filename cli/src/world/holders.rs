@@ -50,14 +50,16 @@ pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> Node
             Some((*pod, pod.request.as_ref().ok()?, plan))
         })
         .collect();
-    let node_pod = |(pod, request, plan): &(&'_ PodFacts, &'_ Request, Option<&'_ Plan>)| NodePod {
-        uid: pod.uid(),
-        namespace: pod.namespace(),
-        share_with: pod.share_with(),
-        request,
-        plan: *plan,
-    };
-    let mut bound: Vec<NodePod<'_>> = users.iter().map(node_pod).collect();
+    let mut bound: Vec<NodePod<'_>> = users
+        .iter()
+        .map(|(pod, request, plan)| NodePod {
+            uid: pod.uid(),
+            namespace: pod.namespace(),
+            share_with: pod.share_with(),
+            request,
+            plan: *plan,
+        })
+        .collect();
     bound.sort_by_key(|pod| pod.uid);
     let now = reckon(gpus, &held, &bound);
     // A container reuses what an init container of its pod had: the same id, the same device.
