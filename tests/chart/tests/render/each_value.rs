@@ -105,11 +105,11 @@ const TABLE: &[Row] = &[
     ("podMonitor.enabled", "true", &[], "kind: PodMonitor"),
     ("podMonitor.interval", r#""7s""#, &["podMonitor.enabled=true"], "interval: 7s"),
     ("podMonitor.additionalLabels", r#"{"release":"prometheus"}"#, &["podMonitor.enabled=true"], "release: prometheus"),
-    ("podMonitor.relabelings", r#"[{"targetLabel":"node"}]"#, &["podMonitor.enabled=true"], "targetLabel: node"),
+    ("podMonitor.relabelings", r#"[{"targetLabel":"zone"}]"#, &["podMonitor.enabled=true"], "targetLabel: zone"),
     ("serviceMonitor.enabled", "true", &[], "kind: ServiceMonitor"),
     ("serviceMonitor.interval", r#""7s""#, &["serviceMonitor.enabled=true"], "interval: 7s"),
     ("serviceMonitor.additionalLabels", r#"{"release":"prometheus"}"#, &["serviceMonitor.enabled=true"], "release: prometheus"),
-    ("serviceMonitor.relabelings", r#"[{"targetLabel":"node"}]"#, &["serviceMonitor.enabled=true"], "targetLabel: node"),
+    ("serviceMonitor.relabelings", r#"[{"targetLabel":"zone"}]"#, &["serviceMonitor.enabled=true"], "targetLabel: zone"),
 ];
 
 /// Values that change what is made of files that a chart may have: `observability.rs` has them.
