@@ -56,6 +56,7 @@ pub struct Args {
 /// # Errors
 /// [`Fault`]: what ended it, with the exit code.
 pub async fn run(args: Args) -> Result<(), Fault> {
+    let terminated = ops::signal::terminated();
     let verb_listener = ops::http::bind(args.verb_address).await?;
     let http_listener = ops::http::bind(args.http_address).await?;
     if !args.verb_address.ip().is_loopback() {
@@ -101,7 +102,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     tracing::info!(verb_address = %args.verb_address, http_address = %args.http_address, "Started.");
 
     let result = tokio::select! {
-        () = ops::signal::terminated() => Ok(()),
+        () = terminated => Ok(()),
         part = parts.join_next() => Err(unexpected(part)),
         served = &mut serving => Err(Fault::software(anyhow!("the verbs' server ended: {served:?}"))),
     };
