@@ -190,16 +190,11 @@ impl<N: Node> Script<'_, N> {
     /// `PreStartContainer` precedes each start; a pod that it fails stays admitted.
     async fn starts(&mut self, plugin: &FakePlugin) -> Result<()> {
         answer(plugin, |answers| answers.pre_start_error = Some("not built yet".to_owned()));
-        self.admit("start fails", plugin, widget_pod("unstarted", &[("main", App, 1)])).await?;
-        let started = self.node.start("unstarted", "main").await?;
-        self.note("start fails", started);
+        self.start("start fails", plugin, widget_pod("unstarted", &[("main", App, 1)])).await?;
         self.node.delete(&["unstarted"]).await?;
-        // How often the kubelet tried to start it is by chance.
         plugin.take_asked();
         answer(plugin, |answers| answers.pre_start_error = None);
-        self.admit("starts", plugin, widget_pod("starts", &[("main", App, 2)])).await?;
-        let started = self.node.start("starts", "main").await?;
-        self.note("starts", format!("{started}\n{}", asked(plugin)));
+        self.start("starts", plugin, widget_pod("starts", &[("main", App, 2)])).await?;
         self.list("starts").await
     }
 
@@ -271,6 +266,19 @@ impl<N: Node> Script<'_, N> {
         let outcome = self.node.admit(&pod).await?;
         self.pods.insert(pod.name);
         self.note(step, format!("{outcome}\n{}", asked(plugin)));
+        Ok(())
+    }
+
+    /// Admits a pod and starts its container, and notes what came of both, and what the plugin was asked: the kubelet may
+    /// start it before anybody has seen that it is admitted, and how often it tries is by chance.
+    async fn start(&mut self, step: &str, plugin: &FakePlugin, pod: PodToAdmit) -> Result<()> {
+        let outcome = self.node.admit(&pod).await?;
+        let started = self.node.start(&pod.name, "main").await?;
+        self.pods.insert(pod.name);
+        let asked = asked(plugin);
+        let mut asked: Vec<&str> = asked.lines().collect();
+        asked.dedup();
+        self.note(step, format!("{outcome}\n{started}\n{}", asked.join("\n")));
         Ok(())
     }
 
