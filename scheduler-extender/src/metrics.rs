@@ -132,8 +132,8 @@ struct KindLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
+pub(crate) struct StateLabel {
+    pub(crate) state: &'static str,
 }
 
 /// The metrics.

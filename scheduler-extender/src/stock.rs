@@ -16,6 +16,7 @@ use stowage_shared::pack::NoFit;
 use stowage_shared::policy::{Policy, ShareWith, WhyNot};
 use stowage_shared::tally::Tally;
 
+use crate::metrics::StateLabel;
 use crate::state::{Class, KnownGpus, Snapshot, Waiting};
 use crate::verbs::{Judgement, Memo};
 
@@ -35,11 +36,6 @@ const REASONS: [&str; 8] = [
     NoFit::TOO_FEW,
     NoFit::NOT_OFFERED,
 ];
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -77,16 +73,15 @@ impl Stock {
         if !snapshot.synced {
             return;
         }
-        let mut classes: HashMap<Class, (&KnownGpus, Tally)> = HashMap::new();
+        let mut tallies: HashMap<Class, Tally> = HashMap::new();
         let mut all: [u64; 5] = [0; 5];
         let mut unknown = false;
         let mut nodes: Vec<&KnownGpus> = Vec::new();
         for node in snapshot.nodes() {
             match node.usable(now) {
                 Ok(known) => {
-                    let tally = tally(known, &mut classes);
                     nodes.push(known);
-                    let Tally { in_use, free, stranded, unhealthy, foreign } = tally;
+                    let Tally { in_use, free, stranded, unhealthy, foreign } = tally(known, &mut tallies);
                     for (sum, one) in all.iter_mut().zip([in_use, free, stranded, unhealthy, foreign]) {
                         *sum += one;
                     }
@@ -124,11 +119,12 @@ impl Stock {
 
 /// A node's tally: once for all nodes that are alike. A class does not know what others have built on a GPU, so a
 /// node with such instances is looked at by itself.
-fn tally<'a>(known: &'a KnownGpus, classes: &mut HashMap<Class, (&'a KnownGpus, Tally)>) -> Tally {
+fn tally(known: &KnownGpus, tallies: &mut HashMap<Class, Tally>) -> Tally {
     let of = || Tally::of(&known.now.gpus);
-    let foreign = known.now.gpus.iter().any(|state| !state.gpu.foreign.is_empty());
-    let class = classes.entry(known.class).or_insert_with(|| (known, of()));
-    if foreign { of() } else { class.1 }
+    if known.now.gpus.iter().any(|state| !state.gpu.foreign.is_empty()) {
+        return of();
+    }
+    *tallies.entry(known.class).or_insert_with(of)
 }
 
 /// The reason that comes first, of what nodes say.

@@ -13,7 +13,7 @@ impl Slices {
         self.store.bookings()
     }
 
-    /// Writes down what each token stands for now.
+    /// Writes down what each token stands for now, if that is not what is written.
     pub async fn keep_bookings(&self, plugin: &Arc<Plugin>) {
         let (store, plugin) = (self.store.clone(), plugin.clone());
         let now = move || {
@@ -30,15 +30,7 @@ impl Slices {
     pub async fn follow_bookings(&self, plugin: &Arc<Plugin>) {
         let mut book = plugin.book.subscribe();
         while book.changed().await.is_ok() {
-            let is_new = {
-                let book = book.borrow_and_update();
-                let known = self.store.bookings();
-                known.len() != book.bookings().count()
-                    || book.bookings().any(|(token, booking)| known.get(token) != Some(booking))
-            };
-            if is_new {
-                self.keep_bookings(plugin).await;
-            }
+            self.keep_bookings(plugin).await;
         }
     }
 }

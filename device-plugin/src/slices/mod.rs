@@ -229,6 +229,11 @@ impl Slices {
             ids.iter().filter_map(|id| id.split("::").next()?.parse().ok()).collect();
         for id in ids.iter().filter(|id| plugin.book.borrow().knows_token(resource, id)) {
             let started = Instant::now();
+            if plugin.book.borrow().booking(id).is_none() {
+                // Right after a start it is about to be told whose token it is, and which slice its plan names.
+                let is_told = |book: &Book| book.knows_holders() && book.knows_pods();
+                let _ = timeout(TOLD_WAIT, plugin.book.subscribe().wait_for(is_told)).await;
+            }
             let part = patiently(deadline, plugin, || self.build(plugin, resource, id)).await?;
             tracing::debug!(resource_name = %resource, token = id, took = ?started.elapsed(), "Slice ready.");
             parts.insert(id.clone(), part);
@@ -248,11 +253,6 @@ impl Slices {
         id: &str,
     ) -> Result<Part, SliceError> {
         let booked = || plugin.book.borrow().booking(id).cloned();
-        if booked().is_none() {
-            // Right after a start it is about to be told whose token it is, and which slice its plan names.
-            let is_told = |book: &Book| book.knows_holders() && book.knows_pods();
-            let _ = timeout(TOLD_WAIT, plugin.book.subscribe().wait_for(is_told)).await;
-        }
         if booked().is_none() {
             plugin.record(Event::Starts { resource: resource.clone(), ids: vec![id.to_owned()] });
         }

@@ -20,7 +20,7 @@ use crate::book::Booking;
 
 /// The file's name.
 pub const FILE: &str = "stowage-slices.json";
-/// Longer than any list of the instances of [`GPUS_PER_NODE_MAX`](stowage_shared::contract::GPUS_PER_NODE_MAX) GPUs.
+/// Longer than the instances and tokens of [`GPUS_PER_NODE_MAX`](stowage_shared::contract::GPUS_PER_NODE_MAX) GPUs ever are.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// What the file holds.
