@@ -174,6 +174,9 @@ impl<N: Node> Script<'_, N> {
         self.streams(&plugin, 0).await?;
         let first = asked(&plugin);
         wait_until(LIMIT, "the kubelet to stay with the plugin", async || {
+            // A kubelet that is still busy with the one it hung up on may strike the new one from its list with it, and then
+            // does not notice the end of its stream.
+            tokio::time::sleep(SETTLED).await;
             plugin.take_asked();
             plugin.register(WIDGET).await.context("cannot register again")?;
             let healthy = tokio::time::timeout(SETTLED, self.healthy("n0 n1")).await;
