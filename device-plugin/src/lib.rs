@@ -31,3 +31,4 @@ pub mod run;
 pub mod slices;
 pub mod telemetry;
 mod told;
+mod turn;

@@ -31,6 +31,7 @@ use crate::nvml::{Reading, Session};
 use crate::plugin::Plugin;
 use crate::slices::Slices;
 use crate::telemetry::Telemetry;
+use crate::turn::{Turn, stand_by};
 
 /// Runs until asked to end.
 ///
@@ -69,6 +70,17 @@ pub async fn serve(
     looked?;
     let folder = config.kubelet_socket.parent().unwrap_or(Path::new("/")).to_owned();
     check_folder(&folder)?;
+    let mut turn = Turn::take(&folder)?;
+    if turn.is_none() {
+        turn = stand_by(&http, &folder, stop.clone()).await?;
+        if turn.is_none() {
+            return Ok(());
+        }
+        // What the other one did since then is news; what it read stays open until it is read again.
+        let before = std::mem::replace(&mut live, Live::new(&config, events.clone()));
+        first_look(&mut live, config.fail_on_init_error).await?;
+        drop(before);
+    }
 
     let plugin = Arc::new(plugin(&config, &mut live).await?);
     let mut registry = Registry::default();
@@ -143,10 +155,12 @@ pub async fn serve(
     );
     let (health, registry) = (plugin.clone(), Arc::new(registry));
     until_stopped(&mut tasks, &stop, async move {
-        ops::http::serve(http, health, registry).await;
+        ops::http::serve(&http, health, registry).await;
         Err(Fault::software(anyhow!("the HTTP server ended by itself")))
     });
-    wait(tasks, stop).await
+    let ended = wait(tasks, stop).await;
+    drop(turn);
+    ended
 }
 
 /// The tasks that follow the kubelet's and the API server's news.

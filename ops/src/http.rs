@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::Fault;
 
@@ -52,10 +53,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Fault> {
         .map_err(Fault::unavailable)
 }
 
-/// Serves until the process ends.
-pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, registry: Arc<Registry>) {
+/// Serves until the process ends, or the future is dropped: its connections end then too.
+pub async fn serve(listener: &TcpListener, health: Arc<dyn Health>, registry: Arc<Registry>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -66,7 +69,7 @@ pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, registry: Arc
             }
         };
         let (health, registry) = (health.clone(), registry.clone());
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let answer = service_fn(|request| {
                 let response = respond(&request, &*health, &registry);
                 async move { Ok::<_, Infallible>(response) }

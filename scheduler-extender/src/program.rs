@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     parts.spawn(tick(store.clone(), metrics.clone()));
     parts.spawn(take_stock(store.clone(), stock));
     parts.spawn(async move {
-        ops::http::serve(http_listener, progress, Arc::new(registry)).await;
+        ops::http::serve(&http_listener, progress, Arc::new(registry)).await;
         Ok(())
     });
     let (stop, stopped) = oneshot::channel::<()>();

@@ -171,7 +171,8 @@ impl Node {
     pub fn sockets(&self) -> Vec<PathBuf> {
         let folder = self.kubelet.registration_socket().parent().unwrap().to_owned();
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| !path.ends_with("kubelet.sock")).collect()
+        let sockets = entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock"));
+        sockets.filter(|path| !path.ends_with("kubelet.sock")).collect()
     }
 
     /// Makes a pod, binds it to the node with the plan that `plan` makes of its UID, and has the kubelet admit it.

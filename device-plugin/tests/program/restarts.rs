@@ -51,3 +51,56 @@ async fn asked_to_end_it_is_gone_within_a_second_with_its_sockets() {
     assert!(log.contains("Ended as asked."), "{log}");
     assert!(node.sockets().is_empty(), "{:?}", node.sockets());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_plugin_stands_by_ready_and_takes_over_when_the_first_ends() {
+    let node = Node::new(vec![a100().times(3)]).await;
+    let first = node.ready(&[]).await;
+    node.until_allocatable(GPU, 3).await;
+    let sockets = node.sockets();
+    let mut second = node.start(|_| ());
+    second.until_said("Another plugin serves this node").await;
+    second.until_ready().await;
+    assert_eq!(node.sockets(), sockets, "only one registers");
+    // What the first one gives away meanwhile, the second one knows.
+    let held = node.visible_in("a", GPU, 1).await;
+    let (code, log) = first.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+    second.until_said("Registered").await;
+    second.until_ready().await;
+    node.until_allocatable(GPU, 3).await;
+    let rest = node.visible_in("b", GPU, 2).await;
+    assert!(!rest.contains(&held[0]), "{rest:?} {held:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_stands_by_takes_over_from_one_that_was_killed() {
+    let node = Node::new(vec![a100()]).await;
+    let first = node.ready(&[]).await;
+    let mut second = node.start(|_| ());
+    second.until_said("Another plugin serves this node").await;
+    first.kill().await;
+    second.until_said("Registered").await;
+    node.until_allocatable(GPU, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_stands_by_ends_when_asked() {
+    let node = Node::new(vec![a100()]).await;
+    let mut first = node.ready(&[]).await;
+    let mut second = node.start(|_| ());
+    second.until_said("Another plugin serves this node").await;
+    let (code, log) = second.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+    first.until_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_cannot_read_its_gpus_never_stands_by() {
+    let node = Node::new(vec![a100()]).await;
+    let _first = node.ready(&[]).await;
+    let second = node.start(|command| _ = command.env("DRIVER_ROOT_CTR_PATH", "/does/not/exist"));
+    let (code, log) = second.ended().await;
+    assert_eq!(code, Some(69), "{log}");
+    assert!(!log.contains("standing by"), "{log}");
+}
