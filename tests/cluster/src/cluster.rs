@@ -213,6 +213,16 @@ impl Cluster {
         Ok(Scheduler { process, port })
     }
 
+    /// The kubeconfig of somebody with all rights, for what a person does; never for what is tested.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.folders.state.join(control_plane::ADMIN_KUBECONFIG)
+    }
+
+    /// Gives a node's containerd the images of an archive.
+    pub async fn import_images(&self, node: &str, archive: &Path) -> Result<()> {
+        self.node(node)?.import_images(archive, &self.folders).await
+    }
+
     /// Applies manifests (see [`apply`]).
     pub async fn apply(&self, documents: Vec<Value>) -> Result<()> {
         apply::apply(&self.client(), documents).await

@@ -22,11 +22,16 @@ pub(crate) const BRIDGE: &str = "cni0";
 /// The machine's address on it, and the API server's.
 pub(crate) const BRIDGE_ADDRESS: &str = "10.88.0.1";
 /// Where the test process and everything else finds the API server.
-const SERVER: &str = "https://127.0.0.1:6443";
+const SERVER: &str = "https://127.0.0.1:443";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";
-/// The API server's own address as a Service, the first of the Service range.
+/// Addresses of Services.
+pub(crate) const SERVICES: &str = "10.96.0.0/24";
+/// The API server's own address as a Service, the first of the Service range. There is no kube-proxy: the machine has this
+/// address on the bridge too, and the API server listens on the Service's port, so that pods find it as they always do.
 const KUBERNETES_SERVICE: &str = "10.96.0.1";
+/// The file of somebody with all rights, in the state folder.
+pub(crate) const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
 /// Two cold cores need some ten seconds.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 /// A kube-scheduler's usual port; each further one takes the next.
@@ -63,6 +68,7 @@ impl ControlPlane {
         // The bridge is there before the API server, which advertises the address.
         isolation::ip(&["link", "add", BRIDGE, "type", "bridge"])?;
         isolation::ip(&["addr", "add", &format!("{BRIDGE_ADDRESS}/16"), "dev", BRIDGE])?;
+        isolation::ip(&["addr", "add", &format!("{KUBERNETES_SERVICE}/32"), "dev", BRIDGE])?;
         isolation::ip(&["link", "set", BRIDGE, "up"])?;
 
         let authority = Authority::create(&folders.state.join("pki"))?;
@@ -72,7 +78,7 @@ impl ControlPlane {
         let mut processes = vec![start(etcd(folders)?)?];
         processes.push(start(api_server(folders, &authority, &tokens, nodes)?)?);
 
-        let admin = folders.state.join("admin.kubeconfig");
+        let admin = folders.state.join(ADMIN_KUBECONFIG);
         endpoint.write_for_certificate(&admin, &authority.client("admin", "admin", &["system:masters"])?)?;
         let client = client_of(&admin).await?;
         let manager = folders.state.join("controller-manager.kubeconfig");
@@ -142,10 +148,10 @@ fn api_server(
     let ca = authority.certificate();
     let program = Program::new("kube-apiserver", folders.programs.join("kube-apiserver"))
         .arg(format!("--etcd-servers={ETCD}"))
-        .arg("--secure-port=6443")
+        .arg("--secure-port=443")
         // Newer servers refuse to advertise a loopback address.
         .arg(format!("--advertise-address={BRIDGE_ADDRESS}"))
-        .arg("--service-cluster-ip-range=10.96.0.0/24")
+        .arg(format!("--service-cluster-ip-range={SERVICES}"))
         .arg(format!("--tls-cert-file={}", serving.certificate.display()))
         .arg(format!("--tls-private-key-file={}", serving.key.display()))
         .arg(format!("--client-ca-file={}", ca.display()))

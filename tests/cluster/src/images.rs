@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -32,6 +33,25 @@ pub(crate) fn write_archive(path: &Path, busybox: &Path) -> Result<()> {
     let mut archive = Archive::new(layer)?;
     archive.add_image(BUSYBOX_REFERENCE, json!(["/bin/sh", "-c", PRINT_AND_SLEEP]))?;
     archive.add_image(PAUSE, json!(["/bin/sleep", "2147483647"]))?;
+    fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes an image of one program into an archive at `path`: it lies in `/bin`, and the libraries that it is linked with
+/// where it looks for them.
+pub fn write_program(path: &Path, reference: &str, program: &Path) -> Result<()> {
+    let name = program.file_name().context("a program without a name")?.to_string_lossy();
+    let content = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let mut layer = Builder::new(Vec::new());
+    add_file(&mut layer, &format!("bin/{name}"), 0o755, &content)?;
+    let ldd = Command::new("ldd").arg(program).output().context("cannot run `ldd`")?;
+    // It says nothing of a program that is linked statically.
+    let said = String::from_utf8_lossy(&ldd.stdout);
+    for library in said.split_whitespace().filter(|word| word.starts_with('/')) {
+        let content = fs::read(library).with_context(|| format!("cannot read {library}"))?;
+        add_file(&mut layer, library.trim_start_matches('/'), 0o755, &content)?;
+    }
+    let mut archive = Archive::new(layer.into_inner()?)?;
+    archive.add_image(reference, json!([format!("/bin/{name}")]))?;
     fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
 }
 

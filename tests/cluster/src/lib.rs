@@ -17,8 +17,8 @@
 //! Each node has a mount namespace of its own ([`node`]), because a kubelet's plugin sockets are under
 //! `/var/lib/kubelet` whatever its flags say.
 //!
-//! There is no kube-proxy and no DNS: Services have no addresses that work. Pods reach each other, the nodes
-//! and the API server by IP address on one bridge.
+//! There is no kube-proxy and no DNS: Services have no addresses that work, but for the API server's. Pods reach each
+//! other and the nodes by IP address on one bridge.
 //!
 //! What it does *not* know: GPUs, the device plugin and the extender. The test targets start those.
 

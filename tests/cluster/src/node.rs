@@ -121,7 +121,8 @@ impl Node {
         let start = |program| Process::start(program, &folders.logs, Some(Arc::clone(&mount_namespace)));
         let containerd = start(containerd(&place, &name, folders))?;
         wait_for_containerd(&place, &containerd).await?;
-        import_images(&place, &name, folders, &start).await?;
+        let images = folders.state.join("images.tar");
+        import_images(&place, &name, &images, &start, &folders.programs).await?;
 
         let user = format!("system:node:{name}");
         let identity = plane.authority.client(&name, &user, &["system:nodes"])?;
@@ -220,6 +221,12 @@ impl Node {
         .with_context(|| format!("the kubelet's log ends:\n{}", self.kubelet.log_tail(20)))
     }
 
+    /// Gives the node's containerd the images of an archive, as `ctr images import` does.
+    pub(crate) async fn import_images(&self, archive: &Path, folders: &Folders) -> Result<()> {
+        let start = |program| Process::start(program, &folders.logs, Some(self.mount_namespace()));
+        import_images(&self.place, &self.name, archive, &start, &folders.programs).await
+    }
+
     pub(crate) fn mount_namespace(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.mount_namespace)
     }
@@ -295,16 +302,17 @@ async fn wait_for_containerd(place: &Place, containerd: &Process) -> Result<()> 
 async fn import_images(
     place: &Place,
     name: &str,
-    folders: &Folders,
+    archive: &Path,
     start: &impl Fn(Program) -> Result<Process>,
+    programs: &Path,
 ) -> Result<()> {
-    let ctr = Program::new(format!("{name}.import"), folders.programs.join("ctr"))
+    let ctr = Program::new(format!("{name}.import"), programs.join("ctr"))
         .arg("--address")
         .arg(place.containerd_socket())
         .args(["--namespace", "k8s.io", "images", "import"])
-        .arg(folders.state.join("images.tar"));
+        .arg(archive);
     let ctr = start(ctr)?;
     let status = ctr.wait_exit(IMPORT_LIMIT).await?;
-    ensure!(status.success(), "cannot import images on {name}:\n{}", ctr.log_tail(20));
+    ensure!(status.success(), "cannot import {} on {name}:\n{}", archive.display(), ctr.log_tail(20));
     Ok(())
 }

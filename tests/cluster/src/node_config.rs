@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::control_plane::BRIDGE;
+use crate::control_plane::{BRIDGE, BRIDGE_ADDRESS, SERVICES};
 use crate::images::PAUSE;
 use crate::node::{NodeOptions, Place};
 use crate::pki::Identity;
@@ -41,8 +41,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
     )
 }
 
-/// The pods' network: one bridge for all nodes, a range of addresses for each. No gateway and no masquerading:
-/// everything that a pod reaches is on the bridge.
+/// The pods' network: one bridge for all nodes, a range of addresses for each. No masquerading: everything that a pod
+/// reaches is on the bridge, the API server's Service too.
 pub(crate) fn network(place: &Place) -> Value {
     let range = json!({
         "subnet": "10.88.0.0/16",
@@ -57,7 +57,12 @@ pub(crate) fn network(place: &Place) -> Value {
                 "type": "bridge",
                 "bridge": BRIDGE,
                 "ipMasq": false,
-                "ipam": { "type": "host-local", "dataDir": place.folder.join("addresses"), "ranges": [[range]] },
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": place.folder.join("addresses"),
+                    "ranges": [[range]],
+                    "routes": [{ "dst": SERVICES, "gw": BRIDGE_ADDRESS }],
+                },
             },
             { "type": "loopback" },
         ],

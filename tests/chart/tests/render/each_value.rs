@@ -11,6 +11,8 @@ use super::render;
 type Row = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 const CDI: &str = "nvidiaDriverRoot=\"/\"";
+const NO_SURGE: &[&str] =
+    &["updateStrategy.rollingUpdate.maxSurge=0", "updateStrategy.rollingUpdate.maxUnavailable=1"];
 const MAP: &str = "config.map={\"a\":\"version: v1\",\"b\":\"version: v1\"}";
 
 #[rustfmt::skip]
@@ -47,7 +49,8 @@ const TABLE: &[Row] = &[
     ("image.tag", r#""sha256:1234""#, &[], "stowage-device-plugin@sha256:1234"),
     ("imagePullSecrets", r#"[{"name":"key"}]"#, &[], "imagePullSecrets:\n        - name: key"),
     ("updateStrategy.type", r#""OnDelete""#, &[], "type: OnDelete"),
-    ("updateStrategy.rollingUpdate.maxUnavailable", r#""5%""#, &[], "maxUnavailable: 5%"),
+    ("updateStrategy.rollingUpdate.maxSurge", r#""5%""#, &[], "maxSurge: 5%"),
+    ("updateStrategy.rollingUpdate.maxUnavailable", r#""5%""#, NO_SURGE, "maxUnavailable: 5%"),
     ("podAnnotations", r#"{"an":"annotation"}"#, &[], "an: annotation"),
     ("podSecurityContext", r#"{"runAsUser":0,"seLinuxOptions":{"type":"spc_t"}}"#, &[], "type: spc_t"),
     ("securityContext", r#"{"capabilities":{"add":["SYS_ADMIN"]}}"#, &[], "- SYS_ADMIN"),
@@ -60,7 +63,7 @@ const TABLE: &[Row] = &[
     ("devicePlugin.enabled", "false", &[], "!kind: DaemonSet"),
     ("devicePlugin.kubeletRoot", r#""/var/lib/k0s/kubelet""#, &[], "hostPath: {path: /var/lib/k0s/kubelet/device-plugins, type: Directory}"),
     ("devicePlugin.hostPID", "true", &[], "hostPID: true"),
-    ("devicePlugin.enableHostNetwork", "true", &[], "hostNetwork: true"),
+    ("devicePlugin.enableHostNetwork", "true", NO_SURGE, "hostNetwork: true"),
     ("devicePlugin.dcgmMetrics", "false", &[], "- name: DCGM_METRICS\n              value: \"false\""),
     ("devicePlugin.logLevel", r#""debug""#, &[], "- name: LOG_LEVEL\n              value: \"debug\""),
     ("devicePlugin.logFormat", r#""text""#, &[], "- name: LOG_FORMAT\n              value: \"text\""),

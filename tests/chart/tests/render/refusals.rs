@@ -38,6 +38,9 @@ fn combinations_that_cannot_work_are_refused_with_a_sentence() {
         (&[mps], "config.map.a shares GPUs by MPS: set mps.enabled"),
         (&["mps.enabled=true", on_demand], "mps.enabled does not go with migStrategy on-demand"),
         (&["mps.enabled=true", "elasticGPUs=true"], "mps.enabled does not go with elasticGPUs"),
+        (&["updateStrategy.rollingUpdate.maxUnavailable=1"], "one of maxSurge and maxUnavailable must be 0"),
+        (&["updateStrategy.rollingUpdate.maxSurge=\"0%\""], "one of maxSurge and maxUnavailable must be 0"),
+        (&["devicePlugin.enableHostNetwork=true"], "two plugins cannot have one port of the host"),
         (&["podMonitor.enabled=true", "serviceMonitor.enabled=true"], "every pod would be scraped twice"),
         (&["schedulerNamePolicy.enabled=true", "scheduler.enabled=false"], "a scheduler that is not there"),
         (&[r#"devicePlugin.env={"LOG_LEVEL":"debug"}"#], "devicePlugin.env.LOG_LEVEL is the chart's to set"),
@@ -77,7 +80,7 @@ fn the_schema_refuses_what_it_does_not_know_and_wrong_types() {
     for value in [
         "migStratgy=\"none\"",
         "devicePlugin.hostPid=true",
-        "updateStrategy.rollingUpdate.maxSurge=1",
+        "updateStrategy.rollingUpdate.maxsurge=1",
         "migStrategy=\"mixd\"",
         "migStrategy=3",
         "failOnInitError=\"true\"",

@@ -2,6 +2,7 @@
 
 mod bring_up;
 mod cdi;
+mod chart;
 mod conformance;
 mod faults;
 mod main_job;
@@ -53,11 +54,13 @@ pub(crate) fn is_long() -> bool {
     std::env::var("STOWAGE_LONG").is_ok_and(|value| value == "1")
 }
 
-/// All scenarios, in the order in which they run: what is compared with the real cluster comes before Stowage is on it.
+/// All scenarios, in the order in which they run: what is compared with the real cluster comes before Stowage is on it, and
+/// the chart before its programs are started one by one.
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
     let files = [
         bring_up::all(),
         conformance::all(),
+        chart::all(),
         main_job::all(),
         trust::all(),
         race::all(),

@@ -6,6 +6,7 @@ mod node_files;
 pub(crate) mod on_demand;
 pub(crate) mod pods;
 pub(crate) mod random;
+pub(crate) mod release;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,0 +1,187 @@
+//! The Helm chart on the real cluster: Stowage in pods, with the chart's own rights and security contexts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::Api;
+use kube::api::ListParams;
+use kubelet_api::pod_resources::AllocatableResourcesRequest;
+use stowage_cluster_tests::{Cluster, Scenario, scenarios};
+
+use super::Stage;
+use super::stowage::pods::{self, By};
+use super::stowage::release::{PLUGIN_NAMESPACE, Release, SCHEDULER_NAMESPACE};
+use super::stowage::{LIMIT, NodeFiles, look};
+
+pub(crate) fn all() -> Vec<Scenario<Stage>> {
+    scenarios![the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on]
+}
+
+/// How often a kubelet is asked what it may hand out.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: &mut Stage) -> Result<()> {
+    ensure!(stage.stowage.is_none(), "it must come before Stowage runs as plain programs");
+    let cluster = &stage.cluster;
+    let release = Release::prepare(cluster).await?;
+    let start = Instant::now();
+    release.install().await?;
+    eprintln!("installed in {:.1} s", start.elapsed().as_secs_f64());
+    nodes_offer_their_gpus(cluster).await?;
+    nothing_has_more_rights_than_it_may(cluster).await?;
+
+    let deployments = [
+        pods::deployment("dedicated", 3, pods::spec(By::Stowage, "gpu", 1)),
+        pods::deployment("medium", 3, pods::spec(By::Stowage, "mig-1g.5gb", 1)),
+        pods::deployment("small", 3, pods::spec(By::Stowage, "gpu.shared", 1)),
+    ];
+    cluster.apply(deployments.into()).await?;
+    let running = pods::all_running(cluster, 9, LIMIT).await?;
+    look::containers_see_their_plans(cluster, &running).await?;
+    look::audit_is_clean(cluster).await?;
+
+    let old = plugins(cluster).await?;
+    let (upgraded, watched) = tokio::join!(
+        async {
+            release.upgrade().await?;
+            until_plugins_are_others(cluster, &old).await
+        },
+        watch_until_plugins_are_others(cluster, &old)
+    );
+    upgraded?;
+    eprintln!("longest time without any healthy GPU, by node: {:?}", watched?);
+    pods::create(cluster, "after-the-upgrade", pods::spec(By::Stowage, "gpu", 1)).await?;
+    let after = pods::all_running(cluster, 10, LIMIT).await?;
+    ensure!(containers(&running).is_subset(&containers(&after)), "the upgrade restarted a container");
+    look::audit_is_clean(cluster).await?;
+
+    release.uninstall().await?;
+    let left = pods::all_running(cluster, 10, LIMIT).await?;
+    ensure!(containers(&left) == containers(&after), "taking Stowage away restarted a container");
+    ensure!(look::gpu_nodes(cluster.client()).list(&ListParams::default()).await.is_ok(), "the CRD went too");
+    pods::delete_all(cluster, LIMIT).await?;
+    release.clean_up().await
+}
+
+async fn nodes_offer_their_gpus(cluster: &Cluster) -> Result<()> {
+    let nodes: Api<Node> = Api::all(cluster.client());
+    cluster
+        .wait_until(LIMIT, "the nodes to offer their GPUs", &[], async || {
+            for files in NodeFiles::all() {
+                let allocatable = nodes.get(files.node).await?.status.unwrap_or_default().allocatable;
+                let allocatable = allocatable.unwrap_or_default();
+                for (resource, want) in files.offers {
+                    let got = allocatable.get(*resource).map_or("none", |quantity| quantity.0.as_str());
+                    ensure!(got == want.to_string(), "{}: {got} of {want} {resource}", files.node);
+                }
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// No container is privileged, and the scheduler's pods are where only `restricted` ones may be.
+async fn nothing_has_more_rights_than_it_may(cluster: &Cluster) -> Result<()> {
+    for namespace in [SCHEDULER_NAMESPACE, PLUGIN_NAMESPACE] {
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
+        for pod in pods.list(&ListParams::default()).await? {
+            for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+                let context = container.security_context.clone().unwrap_or_default();
+                ensure!(context.privileged != Some(true), "{namespace}: {} is privileged", container.name);
+                ensure!(
+                    context.allow_privilege_escalation == Some(false)
+                        && context.read_only_root_filesystem == Some(true),
+                    "{namespace}: {} may gain rights or write to its root",
+                    container.name
+                );
+            }
+        }
+    }
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let labels = namespaces.get(SCHEDULER_NAMESPACE).await?.metadata.labels.unwrap_or_default();
+    let enforced = labels.get("pod-security.kubernetes.io/enforce").map(String::as_str);
+    ensure!(enforced == Some("restricted"), "{SCHEDULER_NAMESPACE} enforces {enforced:?}");
+    Ok(())
+}
+
+/// The plugin's pods by UID.
+async fn plugins(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
+    let pods = pods.list(&ListParams::default()).await?;
+    Ok(pods.into_iter().filter_map(|pod| pod.metadata.uid).collect())
+}
+
+async fn until_plugins_are_others(cluster: &Cluster, old: &BTreeSet<String>) -> Result<()> {
+    cluster
+        .wait_until(LIMIT, "the old plugins to be gone", &[], async || {
+            let now = plugins(cluster).await?;
+            ensure!(
+                now.len() == old.len() && now.is_disjoint(old),
+                "{} of {} are left",
+                now.len(),
+                old.len()
+            );
+            Ok(())
+        })
+        .await
+}
+
+/// Asks each kubelet again and again what it may hand out, until other plugins serve all nodes: for how long that was
+/// nothing, at the longest. Meanwhile each node has a plugin that is ready.
+async fn watch_until_plugins_are_others(
+    cluster: &Cluster,
+    old: &BTreeSet<String>,
+) -> Result<BTreeMap<&'static str, Duration>> {
+    let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
+    let mut longest = BTreeMap::new();
+    let mut nothing_since: BTreeMap<&'static str, Instant> = BTreeMap::new();
+    let deadline = Instant::now() + 2 * LIMIT;
+    let mut round = 0_u32;
+    while Instant::now() < deadline {
+        for files in NodeFiles::all() {
+            if healthy_devices(cluster, files.node).await? == 0 {
+                nothing_since.entry(files.node).or_insert_with(Instant::now);
+            } else if let Some(since) = nothing_since.remove(files.node) {
+                let longest = longest.entry(files.node).or_insert(Duration::ZERO);
+                *longest = (*longest).max(since.elapsed());
+            }
+        }
+        round += 1;
+        if round.is_multiple_of(20) {
+            let status = sets.get("stowage-device-plugin").await?.status.unwrap_or_default();
+            ensure!(
+                status.number_unavailable.unwrap_or(0) == 0,
+                "a node has no plugin that is ready: {status:?}"
+            );
+            let now = plugins(cluster).await?;
+            if now.len() == old.len() && now.is_disjoint(old) && nothing_since.is_empty() {
+                return Ok(longest);
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    anyhow::bail!("the upgrade does not end; nothing can be had on {:?}", nothing_since.keys())
+}
+
+/// How many of NVIDIA's devices a kubelet may hand out.
+async fn healthy_devices(cluster: &Cluster, node: &str) -> Result<usize> {
+    let socket = cluster.node(node)?.pod_resources_socket();
+    let channel = kubelet_api::endpoint(&socket)?.connect().await?;
+    let mut client = kubelet_api::pod_resources::client(channel);
+    let told = client
+        .get_allocatable_resources(AllocatableResourcesRequest::default())
+        .await
+        .context("the kubelet does not tell what it may hand out")?;
+    let devices = told.into_inner().devices;
+    let ours = devices.iter().filter(|devices| devices.resource_name.starts_with("nvidia.com/"));
+    Ok(ours.map(|devices| devices.device_ids.len()).sum())
+}
+
+/// The ids of all containers, which a restart changes.
+fn containers(pods: &[Pod]) -> BTreeSet<String> {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+    statuses.filter_map(|status| status.container_id.clone()).collect()
+}
