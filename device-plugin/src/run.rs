@@ -31,7 +31,7 @@ use crate::nvml::{Reading, Session};
 use crate::plugin::Plugin;
 use crate::slices::Slices;
 use crate::telemetry::Telemetry;
-use crate::turn::{Turn, stand_by};
+use crate::turn::{Turn, address, stand_by};
 
 /// Runs until asked to end.
 ///
@@ -61,7 +61,7 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
     metrics: &ConfigMetrics,
 ) -> Result<(), Fault> {
-    let http = ops::http::bind(config.http_address).await?;
+    let Some(http) = address(&config, stop.clone()).await? else { return Ok(()) };
     // Both take some ten milliseconds, one in the driver and one in reading certificates.
     let (events, told) = NodeEvents::new();
     let mut live = Live::new(&config, events.clone());
@@ -72,14 +72,14 @@ pub async fn serve(
     check_folder(&folder)?;
     let mut turn = Turn::take(&folder)?;
     if turn.is_none() {
+        // It works, which is all that is wanted until then. Whoever stands by keeps no GPU open: it could not be reset.
+        drop(live);
         turn = stand_by(&http, &folder, stop.clone()).await?;
         if turn.is_none() {
             return Ok(());
         }
-        // What the other one did since then is news; what it read stays open until it is read again.
-        let before = std::mem::replace(&mut live, Live::new(&config, events.clone()));
+        live = Live::new(&config, events.clone());
         first_look(&mut live, config.fail_on_init_error).await?;
-        drop(before);
     }
 
     let plugin = Arc::new(plugin(&config, &mut live).await?);

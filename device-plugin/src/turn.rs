@@ -1,25 +1,31 @@
 //! Whose turn it is on a node: one plugin serves, the next one stands by.
 //!
-//! In a rolling update the new pod starts while the old one still serves, and registers when that ends: the node is without
-//! device lists for as long as a registration takes, not for as long as an image takes to come. What keeps two apart is a
-//! lock on a file beside the kubelet's sockets. The kernel lets go of it however its holder ends.
+//! From the end of one plugin to the registration of the next, each pod with GPUs that the kubelet admits fails for good. So
+//! the next one is there already, and that time is a registration's, not that of an image or a container to come:
+//!
+//! - In a rolling update the new pod starts while the old one still serves. What keeps two apart is a lock on a file beside
+//!   the kubelet's sockets. The kernel lets go of it however its holder ends.
+//! - Within a pod two containers are kept apart by the address of `/metrics` and the probes, which one of them can have. So
+//!   that is answered by the one that serves, and when it crashes by the other.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use ops::Fault;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+
+use crate::config::Config;
 
 /// The file's name. It stays when nobody holds it.
 pub const FILE: &str = "stowage.lock";
-/// How often it is tried: part of what a rolling update costs.
-const POLL: Duration = Duration::from_millis(20);
 
 /// Why it is not known whose turn it is.
 #[derive(Debug, thiserror::Error)]
@@ -42,26 +48,67 @@ impl Turn {
     /// # Errors
     /// [`TurnError`].
     pub fn take(folder: &Path) -> Result<Option<Self>, TurnError> {
-        let path = folder.join(FILE);
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let locked = opened.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file));
-        match locked {
-            Ok(file) => Ok(Some(Self(file))),
+        let (path, file) = open(folder)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(TurnError { path, source }),
         }
     }
 
-    /// Waits for the turn.
+    /// Waits for the turn: it is there the moment that the other plugin ends.
     ///
     /// # Errors
     /// [`TurnError`].
     pub async fn wait(folder: &Path) -> Result<Self, TurnError> {
-        loop {
-            if let Some(turn) = Self::take(folder)? {
-                return Ok(turn);
+        let (path, file) = open(folder)?;
+        let (tell, told) = oneshot::channel();
+        // A thread of its own, since the wait cannot be broken off: it ends with the process. Where nobody waits any more
+        // when it comes to an end, the lock goes with the file.
+        let waiting = move || _ = tell.send(file.lock().map(|()| Self(file)));
+        let started = thread::Builder::new().name("turn".into()).spawn(waiting);
+        let locked = match started {
+            Ok(_) => {
+                told.await.unwrap_or_else(|_| Err(io::Error::other("the thread that waits for it ended")))
             }
-            tokio::time::sleep(POLL).await;
+            Err(error) => Err(error),
+        };
+        locked.map_err(|source| TurnError { path, source })
+    }
+}
+
+fn open(folder: &Path) -> Result<(PathBuf, File), TurnError> {
+    let path = folder.join(FILE);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    match opened {
+        Ok(file) => Ok((path, file)),
+        Err(source) => Err(TurnError { path, source }),
+    }
+}
+
+/// How often the address is tried: it is told to nobody that it is free.
+const ADDRESS_EVERY: Duration = Duration::from_millis(20);
+
+/// The address for `/metrics` and the probes; with [`Config::standby`] once no other plugin has it. `None` when asked to
+/// end before.
+///
+/// # Errors
+/// A [`Fault`] that names the address.
+pub async fn address(config: &Config, mut stop: watch::Receiver<bool>) -> Result<Option<TcpListener>, Fault> {
+    let mut is_said = false;
+    loop {
+        match TcpListener::bind(config.http_address).await {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) if config.standby && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(_) => return ops::http::bind(config.http_address).await.map(Some),
+        }
+        if !is_said {
+            is_said = true;
+            tracing::info!(http_address = %config.http_address, "Another plugin has the address: standing by until it ends.");
+        }
+        tokio::select! {
+            () = sleep(ADDRESS_EVERY) => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
         }
     }
 }

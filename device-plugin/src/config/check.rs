@@ -103,6 +103,7 @@ fn check(mut given: Given, file: Option<&Path>) -> Result<Config, ConfigError> {
         kubelet_socket: given.path("kubelet-socket", "/var/lib/kubelet/device-plugins/kubelet.sock")?,
         pod_resources_socket: given.path("pod-resources-socket", kubelet_api::pod_resources::SOCKET)?,
         http_address: given.http_address()?,
+        standby: given.boolean("standby")?.unwrap_or(false),
         kubernetes,
         sysfs: given.path("sysfs-root", "/sys")?,
         procfs: given.path("procfs-root", "/proc")?,

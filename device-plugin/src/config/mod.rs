@@ -101,6 +101,8 @@ pub struct Config {
     pub pod_resources_socket: PathBuf,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub http_address: SocketAddr,
+    /// Whether to wait while another plugin has that address.
+    pub standby: bool,
     /// Whether to talk to the API server.
     pub kubernetes: bool,
     /// Where sysfs is: `/sys`.

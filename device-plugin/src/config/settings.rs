@@ -220,6 +220,15 @@ pub const SETTINGS: &[Setting] = &[
         "0.0.0.0:9410",
         "Where /livez, /readyz and /metrics are served",
     ),
+    Setting {
+        kind: Kind::Switch,
+        ..outside(
+            "standby",
+            &["STANDBY"],
+            "false",
+            "Whether to wait while another plugin has the HTTP address, and to take over when that ends: the second container of a pod",
+        )
+    },
     outside(
         "sysfs-root",
         &["SYSFS_ROOT"],

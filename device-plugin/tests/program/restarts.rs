@@ -96,6 +96,28 @@ async fn a_plugin_that_stands_by_ends_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_container_of_a_pod_takes_over_address_and_all_and_the_first_stands_by_then() {
+    let node = Node::new(vec![a100().times(2)]).await;
+    let mut first = node.ready(&[]).await;
+    let log = first.until_said("http_address=").await;
+    let address = log.split_once("http_address=").unwrap().1.split_whitespace().next().unwrap().to_owned();
+    let with_address =
+        || node.start(|command| _ = command.env("HTTP_ADDRESS", &address).env("STANDBY", "true"));
+    let mut second = with_address();
+    second.until_said("Another plugin has the address").await;
+    let held = node.visible_in("a", GPU, 1).await;
+    first.kill().await;
+    second.until_said("Registered").await;
+    second.until_ready().await;
+    let mut first = with_address();
+    first.until_said("Another plugin has the address").await;
+    node.until_allocatable(GPU, 2).await;
+    assert_ne!(node.visible_in("b", GPU, 1).await, held);
+    let (code, log) = first.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_cannot_read_its_gpus_never_stands_by() {
     let node = Node::new(vec![a100()]).await;
     let _first = node.ready(&[]).await;

@@ -40,6 +40,11 @@ impl Program {
         Self { name: name.into(), path: path.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
+    /// The same program under another name.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
     /// Adds one argument.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());

@@ -63,6 +63,7 @@ const TABLE: &[Row] = &[
     ("devicePlugin.enabled", "false", &[], "!kind: DaemonSet"),
     ("devicePlugin.kubeletRoot", r#""/var/lib/k0s/kubelet""#, &[], "hostPath: {path: /var/lib/k0s/kubelet/device-plugins, type: Directory}"),
     ("devicePlugin.hostPID", "true", &[], "hostPID: true"),
+    ("devicePlugin.standby", "false", &[], "!- name: standby"),
     ("devicePlugin.enableHostNetwork", "true", NO_SURGE, "hostNetwork: true"),
     ("devicePlugin.dcgmMetrics", "false", &[], "- name: DCGM_METRICS\n              value: \"false\""),
     ("devicePlugin.logLevel", r#""debug""#, &[], "- name: LOG_LEVEL\n              value: \"debug\""),

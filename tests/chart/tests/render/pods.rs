@@ -106,7 +106,7 @@ fn the_schedulers_pod_passes_restricted() {
     }
     // The rules find something where there is something: the plugin has host paths and is root.
     assert_eq!(
-        broken_rules(&plugin(&[])),
+        broken_rules(&plugin(&["devicePlugin.standby=false"])),
         ["volume types", "volume types", "runAsUser", "runAsNonRoot", "runAsUser of a container"]
     );
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use kubelet_api::pod_resources::AllocatableResourcesRequest;
+use rustix::process::{Pid, Signal, kill_process};
 use stowage_cluster_tests::{Cluster, Scenario, scenarios};
 
 use super::Stage;
@@ -43,16 +44,10 @@ async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: 
     look::containers_see_their_plans(cluster, &running).await?;
     look::audit_is_clean(cluster).await?;
 
-    let old = plugins(cluster).await?;
-    let (upgraded, watched) = tokio::join!(
-        async {
-            release.upgrade().await?;
-            until_plugins_are_others(cluster, &old).await
-        },
-        watch_until_plugins_are_others(cluster, &old)
-    );
-    upgraded?;
-    eprintln!("longest time without any healthy GPU, by node: {:?}", watched?);
+    let outages = watched_while(cluster, kill_plugins(cluster)).await?;
+    eprintln!("a plugin was killed on each node; for how long it had no GPU to give: {outages:?}");
+    let outages = watched_while(cluster, upgrade(cluster, &release)).await?;
+    eprintln!("the chart was upgraded; for how long each node had no GPU to give: {outages:?}");
     pods::create(cluster, "after-the-upgrade", pods::spec(By::Stowage, "gpu", 1)).await?;
     let after = pods::all_running(cluster, 10, LIMIT).await?;
     ensure!(containers(&running).is_subset(&containers(&after)), "the upgrade restarted a container");
@@ -114,56 +109,87 @@ async fn plugins(cluster: &Cluster) -> Result<BTreeSet<String>> {
     Ok(pods.into_iter().filter_map(|pod| pod.metadata.uid).collect())
 }
 
-async fn until_plugins_are_others(cluster: &Cluster, old: &BTreeSet<String>) -> Result<()> {
+/// Kills the plugin that serves on each node: another one takes over, long before its container is started again.
+async fn kill_plugins(cluster: &Cluster) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
+    for pod in pods.list(&ListParams::default()).await? {
+        let name = pods::name(&pod);
+        let container = serving_container(cluster, name).await?;
+        let pid = cluster.container_pid(PLUGIN_NAMESPACE, name, container).await?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("a process without an id")?;
+        kill_process(pid, Signal::KILL)?;
+        let look = async || {
+            let now = serving_container(cluster, name).await?;
+            ensure!(now != container, "nobody takes over from {container} of {name}");
+            Ok(())
+        };
+        cluster.wait_until(LIMIT, "the other plugin to take over", &[], look).await?;
+    }
+    Ok(())
+}
+
+/// The container of a plugin's pod that said last that it serves.
+async fn serving_container(cluster: &Cluster, pod: &str) -> Result<&'static str> {
+    for container in ["device-plugin", "standby"] {
+        let log = cluster.container_log(PLUGIN_NAMESPACE, pod, container).await?;
+        if log.contains("Registered: the kubelet follows the device list.") {
+            return Ok(container);
+        }
+    }
+    anyhow::bail!("no container of {pod} serves")
+}
+
+/// Upgrades the release, until other plugins serve; all the while each node has one that is ready.
+async fn upgrade(cluster: &Cluster, release: &Release<'_>) -> Result<()> {
+    let old = plugins(cluster).await?;
+    let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
+    release.upgrade().await?;
     cluster
         .wait_until(LIMIT, "the old plugins to be gone", &[], async || {
+            let status = sets.get("stowage-device-plugin").await?.status.unwrap_or_default();
+            ensure!(status.number_unavailable.unwrap_or(0) == 0, "a node has no plugin that is ready");
             let now = plugins(cluster).await?;
             ensure!(
-                now.len() == old.len() && now.is_disjoint(old),
-                "{} of {} are left",
+                now.len() == old.len() && now.is_disjoint(&old),
+                "{} are there, {} of the old",
                 now.len(),
-                old.len()
+                now.intersection(&old).count()
             );
             Ok(())
         })
         .await
 }
 
-/// Asks each kubelet again and again what it may hand out, until other plugins serve all nodes: for how long that was
-/// nothing, at the longest. Meanwhile each node has a plugin that is ready.
-async fn watch_until_plugins_are_others(
+/// Asks each kubelet again and again what it may hand out while something is done, and until each has GPUs to give: for how
+/// long it had none, at the longest.
+async fn watched_while(
     cluster: &Cluster,
-    old: &BTreeSet<String>,
+    what: impl Future<Output = Result<()>>,
 ) -> Result<BTreeMap<&'static str, Duration>> {
-    let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
-    let mut longest = BTreeMap::new();
+    let mut what = std::pin::pin!(what);
+    let mut is_done = false;
+    let mut longest: BTreeMap<_, _> = NodeFiles::all().map(|files| (files.node, Duration::ZERO)).into();
     let mut nothing_since: BTreeMap<&'static str, Instant> = BTreeMap::new();
-    let deadline = Instant::now() + 2 * LIMIT;
-    let mut round = 0_u32;
-    while Instant::now() < deadline {
+    let deadline = Instant::now() + 3 * LIMIT;
+    while !is_done || !nothing_since.is_empty() {
+        ensure!(Instant::now() < deadline, "nothing can be had on {:?}", nothing_since.keys());
         for files in NodeFiles::all() {
             if healthy_devices(cluster, files.node).await? == 0 {
                 nothing_since.entry(files.node).or_insert_with(Instant::now);
             } else if let Some(since) = nothing_since.remove(files.node) {
-                let longest = longest.entry(files.node).or_insert(Duration::ZERO);
-                *longest = (*longest).max(since.elapsed());
+                let longest = longest.entry(files.node).or_default();
+                *longest = since.elapsed().max(*longest);
             }
         }
-        round += 1;
-        if round.is_multiple_of(20) {
-            let status = sets.get("stowage-device-plugin").await?.status.unwrap_or_default();
-            ensure!(
-                status.number_unavailable.unwrap_or(0) == 0,
-                "a node has no plugin that is ready: {status:?}"
-            );
-            let now = plugins(cluster).await?;
-            if now.len() == old.len() && now.is_disjoint(old) && nothing_since.is_empty() {
-                return Ok(longest);
+        tokio::select! {
+            done = &mut what, if !is_done => {
+                done?;
+                is_done = true;
             }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
-    anyhow::bail!("the upgrade does not end; nothing can be had on {:?}", nothing_since.keys())
+    Ok(longest)
 }
 
 /// How many of NVIDIA's devices a kubelet may hand out.

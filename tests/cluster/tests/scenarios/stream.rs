@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::Signal;
-use stowage_cluster_tests::{Scenario, scenarios};
+use stowage_cluster_tests::{Process, Scenario, scenarios};
 use stowage_shared::audit::{Severity, audit};
 
 use super::stowage::on_demand::{NODE, OnDemand, with_gpus};
@@ -60,7 +60,8 @@ async fn a_random_stream_of_pods_never_overlaps_and_leaks_nothing(stage: &mut St
     let asked = std::env::var(STEPS_ENV).ok().map(|text| text.parse().context(STEPS_ENV)).transpose()?;
     let steps = asked.unwrap_or(if is_long() { STEPS_LONG } else { STEPS });
     with_gpus(cluster, stowage, &EIGHT, async |node| {
-        let mut stream = Stream::on(node);
+        let standby = node.start_standby()?;
+        let mut stream = Stream::on(node, &standby);
         let start = Instant::now();
         for step in 0..steps {
             stream.step().await?;
@@ -121,6 +122,8 @@ struct Counts {
 
 struct Stream<'a> {
     node: &'a OnDemand<'a>,
+    /// Two plugins: the one that serves, and the one that stands by.
+    plugins: [&'a Process; 2],
     random: Random,
     next: usize,
     /// What each pod asks for, by name.
@@ -131,9 +134,10 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn on(node: &'a OnDemand<'a>) -> Self {
+    fn on(node: &'a OnDemand<'a>, standby: &'a Process) -> Self {
         let (asked, counts) = (BTreeMap::new(), Counts::default());
-        Self { node, random: Random::of(1), next: 0, asked, wounded: Rc::default(), counts }
+        let plugins = [&node.plugin, standby];
+        Self { node, plugins, random: Random::of(1), next: 0, asked, wounded: Rc::default(), counts }
     }
 
     /// Starts or stops a pod, whatever the others do.
@@ -173,6 +177,7 @@ impl<'a> Stream<'a> {
     /// second, not always right after a creation.
     async fn wound(&mut self, victim: Victim) -> Result<()> {
         let (node, wounded) = (self.node, Rc::clone(&self.wounded));
+        let [serving, standby] = self.plugins;
         match victim {
             Victim::Plugin => {
                 self.counts.plugin_kills += 1;
@@ -180,10 +185,13 @@ impl<'a> Stream<'a> {
                 let kill = async {
                     tokio::time::sleep(moment).await;
                     wounded.set(Some(victim));
-                    node.plugin.kill()?;
-                    node.plugin.restart()
+                    serving.kill()?;
+                    // A kubelet takes longer to start a container again.
+                    node.wait_healthy().await?;
+                    serving.restart()
                 };
                 tokio::try_join!(kill, self.steps(STEPS_WOUNDED))?;
+                self.plugins = [standby, serving];
             }
             Victim::Kubelet => {
                 self.counts.kubelet_kills += 1;
@@ -192,7 +200,7 @@ impl<'a> Stream<'a> {
                 self.steps(STEPS_WOUNDED).await?;
             }
         }
-        self.node.wait_healthy().await?;
+        node.wait_healthy().await?;
         self.settle(0).await?;
         self.wounded.set(None);
         Ok(())
@@ -250,7 +258,7 @@ impl<'a> Stream<'a> {
             );
             Ok(Vec::new())
         };
-        let result = node.cluster.wait_until(limit, "the pods to settle", &[&node.plugin], look).await;
+        let result = node.cluster.wait_until(limit, "the pods to settle", &self.plugins, look).await;
         self.counts.most_running = most_running;
         result
     }
@@ -281,7 +289,7 @@ impl<'a> Stream<'a> {
             ensure!(errors.is_empty(), "{}", errors.join("\n"));
             Ok(())
         };
-        self.node.cluster.wait_until(LIMIT, "an audit without errors", &[&self.node.plugin], no_error).await
+        self.node.cluster.wait_until(LIMIT, "an audit without errors", &self.plugins, no_error).await
     }
 }
 

@@ -16,7 +16,7 @@ use kube::Api;
 use nvml_simulator::store::Store;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
-use stowage_cluster_tests::{Cluster, Process};
+use stowage_cluster_tests::{Cluster, Process, Program};
 
 use super::pods::{self, By};
 use super::{LIMIT, NodeFiles, Stowage, Written, look, plugin_http, plugin_with};
@@ -39,6 +39,7 @@ const FIRST_CAP: u32 = 3;
 pub(crate) struct OnDemand<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) plugin: Process,
+    program: Program,
     simulator: PathBuf,
 }
 
@@ -85,14 +86,21 @@ impl<'a> OnDemand<'a> {
         let program = plugin_with(cluster, NODE, NUMBER, &written).await?;
         let program =
             program.arg("--driver-root").arg(&written.driver_root).arg("--procfs-root").arg(&procfs);
-        let plugin = cluster.start_program_on(NODE, program)?;
-        let node = Self { cluster, plugin, simulator: written.simulator };
+        // As in the chart's pod: a second one may stand by.
+        let program = program.arg("--standby");
+        let plugin = cluster.start_program_on(NODE, program.clone())?;
+        let node = Self { cluster, plugin, program, simulator: written.simulator };
         node.wait_healthy().await?;
         node.until_allocatable(files.offers).await?;
         Ok(node)
     }
 
-    /// Waits until the plugin says that it is ready.
+    /// Starts a second plugin, which stands by until the first one ends.
+    pub(crate) fn start_standby(&self) -> Result<Process> {
+        self.cluster.start_program_on(NODE, self.program.clone().named("plugin-standby"))
+    }
+
+    /// Waits until the plugin that serves says that it is ready.
     pub(crate) async fn wait_healthy(&self) -> Result<()> {
         let address = plugin_http(NUMBER);
         let look = async || look::http_ok(&address, "/readyz").await;
