@@ -22,8 +22,10 @@ use crate::plugin::Plugin;
 use crate::telemetry::Published;
 use crate::told::AtMostEvery;
 
-/// How long changes are gathered before they are written: an `Allocate` brings several at once.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long changes are gathered before they are written. An `Allocate` brings several at once; and what is free again must
+/// be known to the kubelet, which is told at once, before the extender plans with it: a busy kubelet takes tens of
+/// milliseconds to take a list in, and what it does not know to be free by then is passed over in spite of its plan.
+const GATHER: Duration = Duration::from_millis(50);
 /// The least time between two writes.
 const LEAST: Duration = Duration::from_millis(50);
 /// How long one call of the API server may take.

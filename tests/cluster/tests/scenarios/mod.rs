@@ -4,6 +4,7 @@ mod bring_up;
 mod cdi;
 mod chart;
 mod conformance;
+mod examples;
 mod faults;
 mod main_job;
 mod nominate;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         conformance::all(),
         chart::all(),
         main_job::all(),
+        examples::all(),
         trust::all(),
         race::all(),
         packing::all(),
