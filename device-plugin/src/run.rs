@@ -61,11 +61,19 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
     metrics: &ConfigMetrics,
 ) -> Result<(), Fault> {
+    // Whoever stands by has this behind it when its turn comes.
+    let made = if config.standby { Some(client(&config).await?) } else { None };
     let Some(http) = address(&config, stop.clone()).await? else { return Ok(()) };
     // Both take some ten milliseconds, one in the driver and one in reading certificates.
     let (events, told) = NodeEvents::new();
     let mut live = Live::new(&config, events.clone());
-    let (looked, client) = tokio::join!(first_look(&mut live, config.fail_on_init_error), client(&config));
+    let client = async {
+        match made {
+            Some(client) => Ok(client),
+            None => client(&config).await,
+        }
+    };
+    let (looked, client) = tokio::join!(first_look(&mut live, config.fail_on_init_error), client);
     let client = client?;
     looked?;
     let folder = config.kubelet_socket.parent().unwrap_or(Path::new("/")).to_owned();

@@ -10,6 +10,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use ops::Fault;
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::Config;
 
@@ -86,8 +88,8 @@ fn open(folder: &Path) -> Result<(PathBuf, File), TurnError> {
     }
 }
 
-/// How often the address is tried: it is told to nobody that it is free.
-const ADDRESS_EVERY: Duration = Duration::from_millis(20);
+/// The least time between two tries of the address: it may just be changing hands, or belong to somebody who hangs up at once.
+const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// The address for `/metrics` and the probes; with [`Config::standby`] once no other plugin has it. `None` when asked to
 /// end before.
@@ -107,10 +109,20 @@ pub async fn address(config: &Config, mut stop: watch::Receiver<bool>) -> Result
             tracing::info!(http_address = %config.http_address, "Another plugin has the address: standing by until it ends.");
         }
         tokio::select! {
-            () = sleep(ADDRESS_EVERY) => {}
+            () = hung_up(config.http_address) => {}
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
         }
     }
+}
+
+/// Waits until whoever listens there hangs up: the moment that it ends, or now and then because nothing is asked of it.
+async fn hung_up(address: SocketAddr) {
+    let begun = Instant::now();
+    if let Ok(mut stream) = TcpStream::connect(address).await {
+        // There is nothing to read before that, and an error is as good an end.
+        let _ = stream.read(&mut [0]).await;
+    }
+    sleep_until(begun + TRY_EVERY).await;
 }
 
 /// Waits for the turn of this node, and tells so on `http` meanwhile; `None` when asked to end before.
