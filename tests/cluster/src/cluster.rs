@@ -218,6 +218,11 @@ impl Cluster {
         self.folders.state.join(control_plane::ADMIN_KUBECONFIG)
     }
 
+    /// What ServiceAccounts outside of kube-system have asked the API server for: an `audit.k8s.io/v1` Event on each line.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folders.logs.join(control_plane::AUDIT_LOG)
+    }
+
     /// Gives a node's containerd the images of an archive.
     pub async fn import_images(&self, node: &str, archive: &Path) -> Result<()> {
         self.node(node)?.import_images(archive, &self.folders).await

@@ -32,6 +32,8 @@ pub(crate) const SERVICES: &str = "10.96.0.0/24";
 const KUBERNETES_SERVICE: &str = "10.96.0.1";
 /// The file of somebody with all rights, in the state folder.
 pub(crate) const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
+/// What the API server was asked by ServiceAccounts, in the folder of logs: an `audit.k8s.io/v1` Event on each line.
+pub(crate) const AUDIT_LOG: &str = "audit.log";
 /// Two cold cores need some ten seconds.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 /// A kube-scheduler's usual port; each further one takes the next.
@@ -165,12 +167,31 @@ fn api_server(
         .arg(format!("--kubelet-certificate-authority={}", ca.display()))
         .arg(format!("--kubelet-client-certificate={}", kubelets.certificate.display()))
         .arg(format!("--kubelet-client-key={}", kubelets.key.display()))
-        .arg("--kubelet-preferred-address-types=InternalIP");
+        .arg("--kubelet-preferred-address-types=InternalIP")
+        .arg(format!("--audit-policy-file={}", audit_policy(folders)?.display()))
+        .arg(format!("--audit-log-path={}", folders.logs.join(AUDIT_LOG).display()));
     Ok(match nodes {
         Nodes::Real => program,
         // It taints each new node as not ready, and the controller that would take the taint away does not run.
         Nodes::Hollow => program.arg("--disable-admission-plugins=TaintNodesByCondition"),
     })
+}
+
+/// What is written down of requests: of ServiceAccounts outside of kube-system who asked for what, and what was said.
+fn audit_policy(folders: &Folders) -> Result<PathBuf> {
+    let policy = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            { "level": "None", "userGroups": ["system:serviceaccounts:kube-system"] },
+            { "level": "Metadata", "userGroups": ["system:serviceaccounts"] },
+            { "level": "None" },
+        ],
+    });
+    let path = folders.state.join("audit-policy.json");
+    fs::write(&path, policy.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 fn controller_manager(

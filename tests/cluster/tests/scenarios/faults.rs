@@ -116,7 +116,7 @@ async fn a_plugin_that_is_asked_to_end_ends_cleanly_within_a_second(stage: &mut 
     let folder = cluster.node("gpu-node-2")?.device_plugins_folder();
     let left: Vec<_> = std::fs::read_dir(&folder)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.contains("stowage"))
+        .filter(|name| name.starts_with("stowage") && name.ends_with(".sock"))
         .collect();
     ensure!(left.is_empty(), "it left {left:?} behind");
     plugin.restart()?;

@@ -11,6 +11,7 @@ mod nominate;
 mod on_demand;
 mod packing;
 mod race;
+mod rights;
 mod stowage;
 mod stream;
 mod trust;
@@ -72,6 +73,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         cdi::all(),
         on_demand::all(),
         stream::all(),
+        rights::all(),
     ];
     files.into_iter().flatten().collect()
 }
