@@ -244,7 +244,7 @@ fn the_extenders_metrics_are_those_of_the_program() {
 fn no_link_of_the_documents_is_dead() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/examples/README.md"]
+    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "SPECIFICATION.md", "deploy/examples/README.md"]
         .map(|name| root.join(name));
     for page in folder.chain(top).filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = std::fs::read_to_string(&page).unwrap();

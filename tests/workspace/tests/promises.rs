@@ -52,3 +52,8 @@ fn check(page: &str, least: usize) {
 fn every_test_that_the_threat_model_names_exists() {
     check("SECURITY.md", 30);
 }
+
+#[test]
+fn every_test_that_the_specification_names_exists() {
+    check("SPECIFICATION.md", 50);
+}
