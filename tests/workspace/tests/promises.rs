@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+
+use stowage_workspace_tests::pages::root;
 
 /// Every function of the workspace's sources, so every test and every scenario of the real cluster among them.
 fn functions() -> BTreeSet<String> {
@@ -17,16 +18,13 @@ fn functions() -> BTreeSet<String> {
                 }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let names = text.lines().filter_map(|line| line.split_once("fn ")?.1.split(['(', '<']).next());
+                let names =
+                    text.lines().filter_map(|line| line.split_once("fn ")?.1.split(['(', '<']).next());
                 found.extend(names.map(str::to_owned));
             }
         }
     }
     found
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// What stands between backquotes and is a sentence in snake case: a test's name. Metrics look alike but for their prefix.
@@ -36,7 +34,11 @@ fn named(page: &str) -> BTreeSet<String> {
         let snake = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         words >= 4 && text.chars().all(snake) && !text.starts_with("stowage_")
     };
-    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(is_test).map(str::to_owned).collect()
+    page.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(is_test)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[track_caller]
