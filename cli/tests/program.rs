@@ -31,10 +31,14 @@ fn kubeconfig(cluster: &Cluster) -> (tempfile::TempDir, String) {
 fn usage_speaks_of_kubectl_and_a_wrong_flag_exits_with_2() {
     let help = text(&run(&["--help"]).stdout);
     assert!(help.contains("Usage: kubectl stowage"), "{help}");
-    for command in ["map", "nodes", "explain", "what-if", "defrag", "doctor", "audit", "completion"] {
+    for command in ["map", "nodes", "explain", "what-if", "advise", "defrag", "doctor", "audit", "completion"]
+    {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
     assert_eq!(run(&["nodes", "--nonsense"]).status.code(), Some(2));
+    let size = run(&["advise", "--model-size", "much"]);
+    assert_eq!(size.status.code(), Some(2));
+    assert!(text(&size.stderr).contains("such as 3Gi"), "{}", text(&size.stderr));
 }
 
 #[test]
