@@ -18,7 +18,7 @@ use crate::flags::{Cli, Defrag, Question};
 use crate::objects::{self, Objects};
 use crate::page::{Page, Tone, printable};
 use crate::world::World;
-use crate::{defrag, doctor, explain, map, nodes, what_if};
+use crate::{advise, defrag, doctor, explain, map, nodes, what_if};
 
 /// Asks the cluster.
 ///
@@ -39,10 +39,13 @@ pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Ans
             let pods = filename.iter().map(|path| pods(path, namespace)).collect::<Result<Vec<_>>>()?;
             what_if::what_if(&world(client, now).await?, pods.concat())
         }
+        Question::Advise(flags) => advise::advise(&world(client, now).await?, &advise::Need::of(flags)),
         Question::Defrag(flags) => defrag(flags, connected, now).await,
         Question::Doctor => doctor::doctor(&doctor::Evidence::read(client, now).await?),
         Question::Audit => audit(&world(client, now).await?),
-        Question::Completion { .. } | Question::Simulate(_) => bail!("this needs no cluster"),
+        Question::Completion { .. } | Question::Simulate(_) | Question::Top(_) => {
+            bail!("this is no question")
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 
+use stowage_shared::units::MemoryMib;
+
+use crate::advise::read_memory;
 use crate::answer::Output;
 use crate::connect::Connection;
 use crate::simulate;
@@ -31,6 +34,8 @@ pub enum Question {
     Map,
     /// One line a node: GPUs, what of them is in use, free, stranded and unhealthy.
     Nodes,
+    /// The same on a full screen, read again and again: sorted, filtered, with the GPUs of one node.
+    Top(Top),
     /// Why a pod waits, node by node, or where it is and what was planned for it.
     Explain {
         /// The pod's name.
@@ -44,6 +49,8 @@ pub enum Question {
         #[arg(short, long = "filename", value_name = "FILE", required = true)]
         filename: Vec<PathBuf>,
     },
+    /// Recommends a whole GPU, a MIG slice, a share or no GPU for a model, from what it needs and what is free.
+    Advise(Advise),
     /// Proposes the fewest pod moves that gain the most placements; evicts them only with --apply.
     Defrag(Defrag),
     /// Finds what is wrong, each with its cure; exits with 1 on a warning or an error.
@@ -58,6 +65,34 @@ pub enum Question {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// How the screen is kept.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// How often the cluster is read; less often where that takes long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
+}
+
+/// What a model needs.
+#[derive(Args, Debug)]
+pub struct Advise {
+    /// What it takes of a GPU's memory under load: weights, activations, and some hundred MiB of CUDA's own; such as 3Gi.
+    #[arg(long, value_name = "MEMORY", value_parser = read_memory)]
+    pub model_size: MemoryMib,
+    /// Within how many milliseconds it must answer.
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..=3_600_000))]
+    pub latency_ms: Option<u32>,
+    /// How many requests come in a second.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub requests_per_second: Option<u32>,
+    /// Its neighbours must not be able to read its memory, or take it down.
+    #[arg(long)]
+    pub isolation: bool,
+    /// It works off what lies there, and nobody waits for an answer.
+    #[arg(long, conflicts_with = "latency_ms")]
+    pub batch: bool,
 }
 
 /// How pods are moved.

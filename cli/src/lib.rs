@@ -8,6 +8,7 @@
 //!             (kube)      (kube)      └──────── pure ───────┘
 //! ```
 
+pub mod advise;
 pub mod answer;
 pub mod ask;
 pub mod connect;
@@ -21,5 +22,6 @@ pub mod nodes;
 pub mod objects;
 pub mod page;
 pub mod simulate;
+pub mod top;
 pub mod what_if;
 pub mod world;

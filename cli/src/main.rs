@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kubectl_stowage::ask::ask;
 use kubectl_stowage::flags::{Cli, Question};
 use kubectl_stowage::page::{Style, printable};
-use kubectl_stowage::simulate;
+use kubectl_stowage::{simulate, top};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -38,14 +38,18 @@ fn run(cli: &Cli) -> Result<bool> {
     if let Question::Simulate(args) = &cli.question {
         return simulate::run(args, &mut out).map(|()| false);
     }
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let term = std::env::var("TERM").ok();
+    let style = Style::of(io::stdout().is_terminal(), no_color, term.as_deref());
+    if let Question::Top(flags) = &cli.question {
+        drop(out);
+        return top::run(cli, flags, style == Style::Colour).map(|()| false);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
         let connected = cli.connection.connect().await?;
         ask(cli, &connected, Timestamp::now()).await
     })?;
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let term = std::env::var("TERM").ok();
-    let style = Style::of(io::stdout().is_terminal(), no_color, term.as_deref());
     answer.print(cli.output, style, &mut out)?;
     out.flush()?;
     Ok(answer.found)

@@ -91,6 +91,11 @@ pub fn nodes(world: &World) -> Result<Answer> {
     Answer::new(page, &lines)
 }
 
+/// A node's line; nothing of one without GPUs.
+pub fn line(node: &NodeState, world: &World) -> Option<Line> {
+    Line::of(node, world)
+}
+
 impl Line {
     fn of(node: &NodeState, world: &World) -> Option<Self> {
         let told = node.published.as_ref();

@@ -74,6 +74,15 @@ async fn what_if_places_pods_beside_each_other_and_creates_nothing() {
 }
 
 #[tokio::test]
+async fn advice_names_the_request_the_reason_and_what_else_would_do() {
+    check("advise", "advise --model-size 3Gi --latency-ms 50", false).await;
+    check("advise", "advise --model-size 3Gi --latency-ms 50 -o json", false).await;
+    check("advise-batch", "advise --model-size 3Gi --batch -o yaml", false).await;
+    check("advise-large", "advise --model-size 90Gi --latency-ms 300 --requests-per-second 10", false).await;
+    check("advise-tiny", "advise --model-size 100Mi", false).await;
+}
+
+#[tokio::test]
 async fn defrag_proposes_and_says_who_stays() {
     check("defrag", "defrag", false).await;
     check("defrag", "defrag -o json", false).await;
@@ -107,6 +116,7 @@ async fn commands_only_read() {
         "doctor",
         "audit",
         "defrag",
+        "advise --model-size 3Gi",
         "explain trainer-1 -A",
         &format!("what-if -f {}", file.display()),
     ] {

@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::process::Output;
+use std::io::{Read, Write};
+use std::process::{Output, Stdio};
 
 use common::Cluster;
 
@@ -31,10 +32,15 @@ fn kubeconfig(cluster: &Cluster) -> (tempfile::TempDir, String) {
 fn usage_speaks_of_kubectl_and_a_wrong_flag_exits_with_2() {
     let help = text(&run(&["--help"]).stdout);
     assert!(help.contains("Usage: kubectl stowage"), "{help}");
-    for command in ["map", "nodes", "explain", "what-if", "defrag", "doctor", "audit", "completion"] {
+    for command in
+        ["map", "nodes", "top", "explain", "what-if", "advise", "defrag", "doctor", "audit", "completion"]
+    {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
     assert_eq!(run(&["nodes", "--nonsense"]).status.code(), Some(2));
+    let size = run(&["advise", "--model-size", "much"]);
+    assert_eq!(size.status.code(), Some(2));
+    assert!(text(&size.stderr).contains("such as 3Gi"), "{}", text(&size.stderr));
 }
 
 #[test]
@@ -53,6 +59,17 @@ fn without_a_cluster_it_says_how_to_name_one() {
     assert!(text(&none.stderr).contains("--kubeconfig"), "{}", text(&none.stderr));
     let missing = run(&["nodes", "--kubeconfig", "/nonexistent/config"]);
     assert!(text(&missing.stderr).contains("cannot read the kubeconfig /nonexistent/config"));
+}
+
+#[test]
+fn the_full_screen_is_refused_where_there_is_no_terminal() {
+    let top = run(&["top"]);
+    assert_eq!((top.status.code(), top.stdout.len()), (Some(1), 0));
+    assert!(
+        text(&top.stderr).contains("kubectl stowage nodes prints the same once"),
+        "{}",
+        text(&top.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,4 +97,62 @@ async fn without_the_crd_only_the_doctor_goes_on() {
     assert!(text(&nodes.stderr).contains("is Stowage installed (deploy/crds)"), "{}", text(&nodes.stderr));
     let doctor = run(&["doctor", "--kubeconfig", &path]);
     assert!(text(&doctor.stdout).contains("kubectl apply -f deploy/crds"), "{}", text(&doctor.stdout));
+}
+
+/// On a terminal of its own, which `script` makes. `end` is told the process once it shows a node, and what it types on.
+fn on_a_terminal(kubeconfig: &str, end: impl FnOnce(u32, &mut dyn Write)) -> (Option<i32>, Vec<u8>) {
+    let program = env!("CARGO_BIN_EXE_kubectl-stowage");
+    let command = format!("stty rows 30 cols 120; exec {program} top --kubeconfig {kubeconfig}");
+    let mut script = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script, of Debian's bsdutils, runs");
+    let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let (mut seen, mut end) = (Vec::new(), Some(end));
+    let mut more = [0; 4096];
+    while let Ok(length @ 1..) = screen.read(&mut more) {
+        seen.extend_from_slice(&more[..length]);
+        if String::from_utf8_lossy(&seen).contains("gpu-node-1")
+            && let Some(end) = end.take()
+        {
+            let children = format!("/proc/{0}/task/{0}/children", script.id());
+            let child = std::fs::read_to_string(children).unwrap();
+            end(child.trim().parse().unwrap(), &mut keys);
+        }
+    }
+    (script.wait().unwrap().code(), seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_full_screen_gives_the_terminal_back_however_it_ends() {
+    let cluster = Cluster::recorded().await;
+    let (_folder, path) = kubeconfig(&cluster);
+    let kill = |signal: &'static str| {
+        move |process: u32| {
+            let status = std::process::Command::new("kill").args([signal, &process.to_string()]).status();
+            assert!(status.unwrap().success());
+        }
+    };
+    type End = Box<dyn FnOnce(u32, &mut dyn Write)>;
+    let ends: [(&str, End); 4] = [
+        ("q", Box::new(|_, keys| keys.write_all(b"q").unwrap())),
+        ("Ctrl-C", Box::new(|_, keys| keys.write_all(b"\x03").unwrap())),
+        ("SIGTERM", Box::new(move |process, _| kill("-TERM")(process))),
+        ("SIGHUP", Box::new(move |process, _| kill("-HUP")(process))),
+    ];
+    for (name, end) in ends {
+        let (code, seen) = on_a_terminal(&path, end);
+        let seen = String::from_utf8_lossy(&seen);
+        // The other screen is entered, and left; the cursor is shown again.
+        let (entered, left) = (seen.find("\u{1b}[?1049h"), seen.rfind("\u{1b}[?1049l"));
+        assert!(
+            entered.is_some() && left > entered && seen.trim_end().ends_with("\u{1b}[?25h"),
+            "{name}: {seen:?}"
+        );
+        assert_eq!(code, Some(0), "{name}");
+    }
 }

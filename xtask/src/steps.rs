@@ -112,6 +112,7 @@ pub fn generate() -> Result<()> {
         ("the chart's templates, schema and page", "stowage-chart-tests", "fresh"),
         ("the plain manifests", "stowage-chart-tests", "plain"),
         ("the tables in docs", "stowage-workspace-tests", "docs"),
+        ("the references in docs", "stowage-workspace-tests", "references"),
     ] {
         let mut command = cargo(["test", "--quiet", "--package", package, "--test", test]);
         command.env("UPDATE_GENERATED", "1");

@@ -1,11 +1,14 @@
 //! A GpuNode, as far as it can be believed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use stowage_shared::contract::GPU_NODE_STALE;
 use stowage_shared::gpu::Gpu;
-use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus};
+use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, UtilizationStatus};
+use stowage_shared::mig::ProfileName;
+use stowage_shared::units::MemoryMib;
 
 /// A GpuNode.
 #[derive(Debug, Clone)]
@@ -14,6 +17,10 @@ pub struct Told {
     pub gpus: Vec<Arc<Gpu>>,
     /// Who holds what.
     pub allocations: Vec<AllocationStatus>,
+    /// The memory of its MIG profiles; of several models with a profile of that name, the least.
+    pub profiles: BTreeMap<ProfileName, MemoryMib>,
+    /// How busy its GPUs are, by index, as far as they tell.
+    pub utilization: BTreeMap<u32, UtilizationStatus>,
     /// The UID of the node it is about.
     pub node_uid: String,
     /// When it was written.
@@ -29,6 +36,8 @@ impl Told {
         let empty = Self {
             gpus: Vec::new(),
             allocations: Vec::new(),
+            profiles: BTreeMap::new(),
+            utilization: BTreeMap::new(),
             node_uid: String::new(),
             observed_at: None,
             wrong: None,
@@ -50,8 +59,16 @@ impl Told {
             }
             Err(error) => Self { wrong: Some(format!("{:#}", anyhow::Error::new(error))), ..empty },
         };
+        let mut profiles = BTreeMap::new();
+        for profile in status.geometries.iter().flat_map(|geometry| &geometry.profiles) {
+            let least = profiles.entry(profile.name.clone()).or_insert(profile.memory_mib);
+            *least = profile.memory_mib.min(*least);
+        }
+        let busy = |gpu: &stowage_shared::gpu_node::GpuStatus| Some((gpu.index, gpu.utilization?));
         Some(Self {
             allocations: status.allocations.clone(),
+            profiles,
+            utilization: status.gpus.iter().filter_map(busy).collect(),
             node_uid: status.node_uid.clone(),
             observed_at: Some(observed_at),
             ..told

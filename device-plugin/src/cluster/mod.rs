@@ -7,8 +7,10 @@ pub mod gpu_node;
 mod lookup;
 mod node_events;
 pub mod pods;
+mod reason;
 mod status;
 pub(crate) mod trouble;
 
 pub use lookup::PlanLookup;
 pub use node_events::{NodeEvents, NodeEventsInbox};
+pub use reason::Reason;

@@ -12,7 +12,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::trouble;
+use super::{Reason, trouble};
 use crate::told::AtMostEvery;
 
 /// Where Events about Nodes lie.
@@ -37,8 +37,7 @@ const LOG_EVERY: Duration = Duration::from_secs(600);
 /// Something to tell.
 #[derive(Debug)]
 struct Note {
-    warning: bool,
-    reason: &'static str,
+    reason: Reason,
     note: String,
     at: jiff::Timestamp,
 }
@@ -58,19 +57,10 @@ impl NodeEvents {
         (Self(tell), NodeEventsInbox(told))
     }
 
-    /// Something that somebody should look at.
-    pub fn warn(&self, reason: &'static str, note: String) {
-        self.tell(true, reason, note);
-    }
-
-    /// Something good to know.
-    pub fn inform(&self, reason: &'static str, note: String) {
-        self.tell(false, reason, note);
-    }
-
-    fn tell(&self, warning: bool, reason: &'static str, note: String) {
+    /// Something happened.
+    pub fn tell(&self, reason: Reason, note: String) {
         // Full or nobody there: the log has it.
-        let _ = self.0.try_send(Note { warning, reason, note, at: jiff::Timestamp::now() });
+        let _ = self.0.try_send(Note { reason, note, at: jiff::Timestamp::now() });
     }
 }
 
@@ -128,8 +118,8 @@ fn event(told: &Note, node: &str, number: u32) -> Event {
         reporting_controller: Some(REPORTER.to_owned()),
         reporting_instance: Some(short.to_owned()),
         action: Some("Observed".to_owned()),
-        reason: Some(told.reason.to_owned()),
-        type_: Some(if told.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(told.reason.word().to_owned()),
+        type_: Some(if told.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
         note: Some(cut(&told.note, NOTE_MAX_BYTES).to_owned()),
         ..Event::default()
     }
@@ -142,7 +132,7 @@ mod tests {
     #[test]
     fn what_is_too_long_for_the_api_server_is_cut() {
         let note = "é".repeat(600) + "x";
-        let told = Note { warning: true, reason: "GpuUnhealthy", note, at: jiff::Timestamp::UNIX_EPOCH };
+        let told = Note { reason: Reason::GpuUnhealthy, note, at: jiff::Timestamp::UNIX_EPOCH };
         let node = "n".repeat(127) + "." + &"m".repeat(125);
         let event = event(&told, &node, 1);
         assert_eq!(event.note.unwrap().len(), 1024);

@@ -3,7 +3,7 @@
 use stowage_shared::gpu::GpuUuid;
 
 use super::known::{Gone, Known};
-use crate::cluster::NodeEvents;
+use crate::cluster::{NodeEvents, Reason};
 use crate::health::{Cause, Change, Class, Scope, look_up};
 use crate::inventory::Inventory;
 use crate::plugin::Plugin;
@@ -53,11 +53,11 @@ pub(super) fn change(plugin: &Plugin, events: &NodeEvents, known: &Known, gpu: &
                 error = why,
                 "The GPU is unhealthy."
             );
-            events.warn("GpuUnhealthy", format!("{name} is unhealthy: {why}"));
+            events.tell(Reason::GpuUnhealthy, format!("{name} is unhealthy: {why}"));
         }
         None => {
             tracing::info!(gpu.uuid = uuid, gpu.index = index, instance, "The GPU is healthy again.");
-            events.inform("GpuHealthy", format!("{name} is healthy again"));
+            events.tell(Reason::GpuHealthy, format!("{name} is healthy again"));
         }
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn gone(plugin: &Plugin, events: &NodeEvents, gone: &Gone<'_>) {
     let Gone { part, index, scope, why } = *gone;
     plugin.metrics.health.fell_ill(Some(index), scope, Cause::Gone);
     tracing::error!(gpu.index = index, device = part, error = why, "A device is unhealthy.");
-    events.warn("GpuUnhealthy", format!("{part} of GPU {index} is unhealthy: {why}"));
+    events.tell(Reason::GpuUnhealthy, format!("{part} of GPU {index} is unhealthy: {why}"));
 }
 
 /// How devices are told to containers could not be written down, or could be again.
@@ -78,11 +78,14 @@ pub(super) fn untold(events: &NodeEvents, why: Option<&str>) {
                 error = why,
                 "New devices cannot be told to containers in full: it is tried again."
             );
-            events.warn("DevicesNotTold", format!("New devices cannot be told to containers in full: {why}"));
+            events.tell(
+                Reason::DevicesNotTold,
+                format!("New devices cannot be told to containers in full: {why}"),
+            );
         }
         None => {
             tracing::info!("Devices are told to containers in full again.");
-            events.inform("DevicesTold", "Devices are told to containers in full again".to_owned());
+            events.tell(Reason::DevicesTold, "Devices are told to containers in full again".to_owned());
         }
     }
 }
@@ -92,11 +95,11 @@ pub(super) fn nvml(events: &NodeEvents, fault: Option<&str>) {
     match fault {
         Some(why) => {
             tracing::error!(error = why, "NVML does not work: nothing new is handed out until it does.");
-            events.warn("NvmlFailed", format!("NVML does not work: {why}"));
+            events.tell(Reason::NvmlFailed, format!("NVML does not work: {why}"));
         }
         None => {
             tracing::info!("NVML works again.");
-            events.inform("NvmlWorks", "NVML works again".to_owned());
+            events.tell(Reason::NvmlWorks, "NVML works again".to_owned());
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::control::{Control, ControlError};
 use super::{Mps, MpsMetrics, SharedGpu, Wanted};
-use crate::cluster::NodeEvents;
+use crate::cluster::{NodeEvents, Reason};
 use crate::nvml::{About, CallError};
 
 /// How often a daemon that runs is asked whether it does.
@@ -183,13 +183,19 @@ impl Mps {
         match &down {
             Some(why) => {
                 tracing::error!(resource_name = %resource, error = why, "The MPS control daemon is down.");
-                events.warn("MpsDaemonDown", format!("the MPS control daemon of {resource} is down: {why}"));
+                events.tell(
+                    Reason::MpsDaemonDown,
+                    format!("the MPS control daemon of {resource} is down: {why}"),
+                );
             }
             None => {
                 tracing::info!(resource_name = %resource, "The MPS control daemon runs.");
                 // At the start, it is nothing to speak of.
                 if before.is_some() {
-                    events.inform("MpsDaemonUp", format!("the MPS control daemon of {resource} runs again"));
+                    events.tell(
+                        Reason::MpsDaemonUp,
+                        format!("the MPS control daemon of {resource} runs again"),
+                    );
                 }
             }
         }

@@ -16,11 +16,8 @@ use stowage_shared::units::MemoryMib;
 
 use super::owners::pod_of;
 use crate::book::ShareHolder;
-use crate::cluster::NodeEvents;
+use crate::cluster::{NodeEvents, Reason};
 use crate::nvml::{GpuUsage, ProcessUsage};
-
-/// The reason of the Event.
-const REASON: &str = "GpuShareExceeded";
 
 /// What the pods that share GPUs take of them.
 #[derive(Debug, Default)]
@@ -71,8 +68,8 @@ impl Shares {
                 used_mib = used.0,
                 "A pod takes more of a GPU's memory than its shares are."
             );
-            events.warn(
-                REASON,
+            events.tell(
+                Reason::GpuShareExceeded,
                 format!("pod {namespace}/{pod} takes {used} of GPU {index}, and its shares are {memory}"),
             );
         }

@@ -13,6 +13,9 @@ use super::victims::Victim;
 use crate::binding::post::{PostError, pods};
 use crate::planner::write::WRITE_TIMEOUT;
 
+/// The reason of a victim's Event, kube-scheduler's own word. It is the only one that the extender writes; `docs/events.md`
+/// is compared with it.
+pub const PREEMPTED: &str = "Preempted";
 /// Who reports.
 const REPORTER: &str = "stowage.dev/scheduler-extender";
 
@@ -81,7 +84,7 @@ pub(super) async fn tell(client: &Client, making: &Making, victim: &Victim) {
         reporting_controller: Some(REPORTER.into()),
         reporting_instance: Some("scheduler-extender".into()),
         action: Some("Preempting".into()),
-        reason: Some("Preempted".into()),
+        reason: Some(PREEMPTED.into()),
         type_: Some("Normal".into()),
         note: Some(format!(
             "Preempted by pod {} on node {}: its devices of another resource name were in the way",

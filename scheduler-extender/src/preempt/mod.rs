@@ -22,6 +22,7 @@ use kube::Client;
 
 use self::course::{Course, Making, Next};
 use self::evict::Evicted;
+pub use self::evict::PREEMPTED;
 use self::victims::{Price, Victim, pain, price};
 use crate::book::feed::Desk;
 use crate::book::objects::Pod;

@@ -8,4 +8,5 @@ pub mod files;
 pub mod helm;
 pub mod plain;
 pub mod templates;
+pub mod validate;
 pub mod values;

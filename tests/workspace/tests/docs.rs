@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory};
 use prometheus_client::registry::Registry;
@@ -11,55 +10,7 @@ use stowage_device_plugin::config::settings::{SETTINGS, Setting, Support};
 use stowage_device_plugin::config::{self, File};
 use stowage_device_plugin::health::{Rules, XIDS};
 use stowage_scheduler_extender::program::Args;
-
-fn path(page: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page)
-}
-
-fn page(page: &str) -> String {
-    std::fs::read_to_string(path(page)).unwrap()
-}
-
-/// Writes the page whole, so that no other test reads half of it.
-fn write(page: &str, text: &str) {
-    let new = path(page).with_extension("new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::rename(new, path(page)).unwrap();
-}
-
-/// Compares what stands between the two marks of that name with what should; writes it where it is asked to.
-#[track_caller]
-fn is_fresh(name: &str, mark: &str, table: &str) {
-    let text = page(name);
-    let (begin, end) =
-        (format!("<!-- {mark}: made by `cargo xtask generate` -->\n"), format!("<!-- end of {mark} -->"));
-    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{name} has no mark {begin}"));
-    let (committed, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{name} has no mark {end}"));
-    let fresh = format!("\n{table}\n\n");
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        // Another test may write another table of the same page.
-        static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _writing = WRITING.lock().unwrap();
-        let now = page(name);
-        let old = format!("{begin}{committed}{end}");
-        assert!(now.contains(&old));
-        write(name, &now.replace(&old, &format!("{begin}{fresh}{end}")));
-        return;
-    }
-    assert!(
-        !before.is_empty() && !after.is_empty() && committed == fresh,
-        "docs/{name} is stale: run `cargo xtask generate`"
-    );
-}
-
-fn code(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!("`{text}`") }
-}
-
-/// Text as it may stand in a cell.
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
-}
+use stowage_workspace_tests::pages::{cell, code, is_fresh, page, root};
 
 fn codes<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     texts.into_iter().filter(|text| !text.is_empty()).map(code).collect::<Vec<_>>().join(", ")
@@ -242,10 +193,17 @@ fn the_extenders_metrics_are_those_of_the_program() {
 /// Every link to a file of this repository leads somewhere.
 #[test]
 fn no_link_of_the_documents_is_dead() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root();
     let folder = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/examples/README.md"]
-        .map(|name| root.join(name));
+    let top = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "SPECIFICATION.md",
+        "deploy/examples/README.md",
+    ]
+    .map(|name| root.join(name));
     for page in folder.chain(top).filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
