@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `filter` and `prioritize` read an immutable snapshot: no API call, no lock that anybody else holds, no side
-//! effect. It knows nothing of NVML, the kubelet or gRPC.
+//! effect. `page` shows the same to people. It knows nothing of NVML, the kubelet or gRPC.
 
 pub mod ahead;
 pub mod api;
@@ -26,6 +26,7 @@ pub mod health;
 pub mod lease;
 mod memory;
 pub mod metrics;
+pub mod page;
 pub mod planner;
 pub mod preempt;
 pub mod program;

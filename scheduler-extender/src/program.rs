@@ -20,6 +20,7 @@ use crate::binding::Binder;
 use crate::clock::Now;
 use crate::health::Progress;
 use crate::metrics::Metrics;
+use crate::page::{self, MapArgs, Page};
 use crate::server::Server;
 use crate::state::Store;
 use crate::stock::Stock;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "HTTP_ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, EXTENDER_HTTP_PORT)))]
     pub http_address: SocketAddr,
+    /// The map.
+    #[command(flatten)]
+    pub map: MapArgs,
     /// What is done without being asked.
     #[command(flatten)]
     pub ahead: AheadArgs,
@@ -59,6 +63,11 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     let terminated = ops::signal::terminated();
     let verb_listener = ops::http::bind(args.verb_address).await?;
     let http_listener = ops::http::bind(args.http_address).await?;
+    let map_address = args.map.map_address;
+    let map_listener = match map_address.0 {
+        Some(address) => Some(ops::http::bind(address).await?),
+        None => None,
+    };
     if !args.verb_address.ip().is_loopback() {
         tracing::warn!(
             verb_address = %args.verb_address,
@@ -83,6 +92,10 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     parts.spawn(watch::gpu_nodes(client.clone(), feed).map_err(Fault::software));
     parts.spawn(tick(store.clone(), metrics.clone()));
     parts.spawn(take_stock(store.clone(), stock));
+    if let Some(listener) = map_listener {
+        let page = Page::new(store.clone(), client.clone(), &listener)?;
+        parts.spawn(page::serve(listener, page));
+    }
     parts.spawn(async move {
         ops::http::serve(&http_listener, progress, Arc::new(registry)).await;
         Ok(())
@@ -99,7 +112,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
     };
     let mut serving =
         tokio::spawn(server.serve(verb_listener, stopped, SHUTDOWN_GRACE.saturating_sub(ENDING)));
-    tracing::info!(verb_address = %args.verb_address, http_address = %args.http_address, "Started.");
+    tracing::info!(verb_address = %args.verb_address, http_address = %args.http_address, %map_address, "Started.");
 
     let result = tokio::select! {
         () = terminated => Ok(()),

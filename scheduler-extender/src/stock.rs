@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use stowage_shared::pack::NoFit;
-use stowage_shared::policy::{Policy, ShareWith, WhyNot};
+use stowage_shared::policy::{Policy, ShareWith, Want, WhyNot};
 use stowage_shared::tally::Tally;
 
 use crate::metrics::StateLabel;
@@ -75,45 +75,63 @@ impl Stock {
         }
         let mut tallies: HashMap<Class, Tally> = HashMap::new();
         let mut all: [u64; 5] = [0; 5];
-        let mut unknown = false;
-        let mut nodes: Vec<&KnownGpus> = Vec::new();
-        for node in snapshot.nodes() {
-            match node.usable(now) {
-                Ok(known) => {
-                    nodes.push(known);
-                    let Tally { in_use, free, stranded, unhealthy, foreign } = tally(known, &mut tallies);
-                    for (sum, one) in all.iter_mut().zip([in_use, free, stranded, unhealthy, foreign]) {
-                        *sum += one;
-                    }
-                }
-                Err(why) => unknown |= why.is_some(),
+        for known in snapshot.nodes().filter_map(|node| node.usable(now).ok()) {
+            let Tally { in_use, free, stranded, unhealthy, foreign } = tally(known, &mut tallies);
+            for (sum, one) in all.iter_mut().zip([in_use, free, stranded, unhealthy, foreign]) {
+                *sum += one;
             }
         }
         for (state, milli) in ["in_use", "free", "stranded", "unhealthy", "foreign"].into_iter().zip(all) {
             self.gpus.get_or_create(&StateLabel { state }).set(milli as f64 / 1000.0);
         }
-        // One of each class will do where nobody minds company; who does minds a pod of no namespace.
-        let is_open = |known: &&&KnownGpus| known.barred(&Policy::default(), "").is_none();
-        let open: HashMap<Class, &KnownGpus> =
-            nodes.iter().filter(is_open).map(|known| (known.class, *known)).collect();
-        let minded = nodes.iter().filter(|known| !is_open(known)).copied();
-        let one_of_each: Vec<&KnownGpus> = open.into_values().chain(minded).collect();
+        let outlook = Outlook::of(snapshot, &self.memo, now);
         let mut counts = REASONS.map(|reason| (reason, 0));
         for Waiting { want, namespace, pods } in waiting {
-            let reason = match want {
-                None => WhyNot::POLICY,
-                Some(want) => {
-                    let anyone = want.policy.share_with == ShareWith::Anyone;
-                    let nodes = if anyone { &one_of_each } else { &nodes };
-                    let of_nodes = self.memo.judge(snapshot, want, namespace, nodes.iter().copied());
-                    reason(&of_nodes, unknown)
-                }
-            };
+            let reason = outlook.reason(want.as_ref(), namespace);
             counts.iter_mut().filter(|(known, _)| *known == reason).for_each(|(_, count)| *count += pods);
         }
         for (reason, pods) in counts {
             self.pending.get_or_create(&ReasonLabel { reason }).set(i64::try_from(pods).unwrap_or(i64::MAX));
         }
+    }
+}
+
+/// What the nodes of a snapshot say to pods that wait.
+pub(crate) struct Outlook<'a> {
+    snapshot: &'a Snapshot,
+    memo: &'a Memo,
+    nodes: Vec<&'a KnownGpus>,
+    /// One of each class will do where nobody minds company.
+    one_of_each: Vec<&'a KnownGpus>,
+    /// Whether there are GPU nodes of which nothing is known.
+    unknown: bool,
+}
+
+impl<'a> Outlook<'a> {
+    pub(crate) fn of(snapshot: &'a Snapshot, memo: &'a Memo, now: Instant) -> Self {
+        let mut unknown = false;
+        let mut nodes: Vec<&KnownGpus> = Vec::new();
+        for node in snapshot.nodes() {
+            match node.usable(now) {
+                Ok(known) => nodes.push(known),
+                Err(why) => unknown |= why.is_some(),
+            }
+        }
+        // Who minds company minds a pod of no namespace.
+        let is_open = |known: &&&KnownGpus| known.barred(&Policy::default(), "").is_none();
+        let open: HashMap<Class, &KnownGpus> =
+            nodes.iter().filter(is_open).map(|known| (known.class, *known)).collect();
+        let minded = nodes.iter().filter(|known| !is_open(known)).copied();
+        let one_of_each = open.into_values().chain(minded).collect();
+        Self { snapshot, memo, nodes, one_of_each, unknown }
+    }
+
+    /// What a pod waits for that wants this; `None` where what it wants cannot be read.
+    pub(crate) fn reason(&self, want: Option<&Want>, namespace: &str) -> &'static str {
+        let Some(want) = want else { return WhyNot::POLICY };
+        let anyone = want.policy.share_with == ShareWith::Anyone;
+        let nodes = if anyone { &self.one_of_each } else { &self.nodes };
+        reason(&self.memo.judge(self.snapshot, want, namespace, nodes.iter().copied()), self.unknown)
     }
 }
 

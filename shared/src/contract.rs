@@ -40,6 +40,9 @@ pub const EXTENDER_HTTP_PORT: u16 = 9411;
 /// The verbs that kube-scheduler calls; on 127.0.0.1 unless told otherwise.
 pub const EXTENDER_VERB_PORT: u16 = 9412;
 
+/// The live map, where the chart has it; on 127.0.0.1 unless told otherwise.
+pub const EXTENDER_MAP_PORT: u16 = 9413;
+
 /// What our programs end with. The numbers are those of `sysexits.h`, where it has one that fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -75,6 +78,12 @@ pub const GPU_MODEL_PATTERNS_MAX: usize = 16;
 pub const DEVICE_ID_MAX_BYTES: usize = 63;
 /// The largest body the extender reads, in bytes: a pod of 1.5 MiB and 5,000 node names fit.
 pub const EXTENDER_BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The largest body the map reads, in bytes: the manifest of a pod that somebody tries out.
+pub const MAP_BODY_MAX_BYTES: usize = 1024 * 1024;
+/// How many may watch the map at once.
+pub const MAP_READERS_MAX: usize = 32;
+/// The most waiting pods that the map lists; all are counted.
+pub const MAP_WAITING_MAX: usize = 1_000;
 /// The most GPUs of one node that we look at; more is a broken GpuNode.
 pub const GPUS_PER_NODE_MAX: usize = 64;
 /// The most offers of one GPU: they are the bits of a `u64`.
@@ -102,3 +111,5 @@ pub const GPU_NODE_STALE: Duration = Duration::from_secs(300);
 pub const ASSUMPTION_TTL: Duration = Duration::from_secs(120);
 /// How long one Binding may take at the API server; below kube-scheduler's `httpTimeout` of 30 s.
 pub const BIND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it is remembered what a bearer token may see of the map.
+pub const MAP_ACCESS_TTL: Duration = Duration::from_secs(60);

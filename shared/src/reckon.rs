@@ -48,18 +48,50 @@ pub struct Held<'a> {
     pub device_ids: &'a [String],
 }
 
+/// A device that counts as in use, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat<'a> {
+    /// The GPU, by its place among the node's.
+    pub gpu: usize,
+    /// Which of its offers.
+    pub offer: usize,
+    /// The size of the share, where the pod says it.
+    pub share: Option<ShareSize>,
+    /// Who has it or will.
+    pub holder: Holder<'a>,
+}
+
+/// Who has a device or will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// The kubelet handed it out: the place of that among what is held.
+    Held(usize),
+    /// A pod with this UID was promised it, or will get it as far as can be told.
+    Pod(&'a str),
+}
+
 /// Reckons what of a node's GPUs is in use or promised, and by whom.
 ///
 /// `held` is what the kubelet handed out, whoever has it; ids that belong to no GPU here are skipped (the
 /// audit names them). A device that several containers of one pod hold counts once.
 pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occupied {
+    reckon_seats(gpus, held, pods, &mut |_| ())
+}
+
+/// The same, and tells of each device that counts for whom it does.
+pub fn reckon_seats<'a>(
+    gpus: &[Arc<Gpu>],
+    held: &[Held<'_>],
+    pods: &[NodePod<'a>],
+    told: &mut dyn FnMut(Seat<'a>),
+) -> Occupied {
     let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
     let mut company = Company::default();
     let mut served: BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
     let known: BTreeMap<&str, (Option<ShareSize>, ShareWith)> =
         pods.iter().map(|pod| (pod.uid, (Plan::share_of(pod.plan, pod.request), pod.share_with))).collect();
-    for held in held {
+    for (at, held) in held.iter().enumerate() {
         for text in held.device_ids {
             let Some(id) = text.parse::<DeviceId>().ok() else { continue };
             let Some((gpu, offer)) = locate(gpus.iter().map(|g| &**g), held.resource, &id) else { continue };
@@ -67,6 +99,7 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occ
             if seen.insert((held.resource, text.as_str())) {
                 let (size, share_with) = known.get(held.uid).copied().unwrap_or_default();
                 states[gpu].take(offer, size);
+                told(Seat { gpu, offer, share: size, holder: Holder::Held(at) });
                 company.join(gpu, held.namespace, share_with);
                 served
                     .entry(held.uid)
@@ -77,7 +110,8 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occ
             }
         }
     }
-    for (holder, gpu) in unbooked(gpus, held) {
+    for (at, gpu) in unbooked(gpus, held) {
+        let holder = &held[at];
         let (uid, resource) = (holder.uid, holder.resource);
         // It is the kubelet's fact that somebody has it, and a slice will be built for it as soon as there is room: the
         // one that its plan names, as for a pod that waits, else the core's choice.
@@ -89,6 +123,7 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occ
         let Ok(placement) = pack::place(one, &Demand::from([(resource.clone(), 1)]), &mix) else { continue };
         for Chosen { offer, .. } in placement.devices.into_values().flatten() {
             states[gpu].occupancy.take(offer);
+            told(Seat { gpu, offer, share: None, holder: Holder::Held(at) });
             let (_, share_with) = known.get(uid).copied().unwrap_or_default();
             company.join(gpu, holder.namespace, share_with);
             served.entry(uid).or_default().entry(resource).or_default().push(Chosen { gpu, offer });
@@ -96,15 +131,15 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occ
     }
     let waiting = Waiting::of(gpus, pods, &served);
     let mut occupied = Occupied { gpus: states, company };
-    waiting.promise(&mut occupied);
+    waiting.promise(&mut occupied, told);
     occupied
 }
 
-/// Tokens that somebody holds and that no slice is booked for yet: who holds it, and on which GPU.
-fn unbooked<'h, 'a>(gpus: &[Arc<Gpu>], held: &'h [Held<'a>]) -> Vec<(&'h Held<'a>, usize)> {
+/// Tokens that somebody holds and that no slice is booked for yet: the place of who holds it, and on which GPU.
+fn unbooked(gpus: &[Arc<Gpu>], held: &[Held<'_>]) -> Vec<(usize, usize)> {
     let mut seen = std::collections::BTreeSet::new();
     let mut unbooked = Vec::new();
-    for held in held {
+    for (at, held) in held.iter().enumerate() {
         for text in held.device_ids {
             let Some(id) = text.parse::<DeviceId>().ok() else { continue };
             let Some((gpu, profile)) = id.token_of() else { continue };
@@ -112,7 +147,7 @@ fn unbooked<'h, 'a>(gpus: &[Arc<Gpu>], held: &'h [Held<'a>]) -> Vec<(&'h Held<'a
             let is_known = gpus[gpu].offer_of(held.resource, &id).is_some();
             let is_its = profile.parse().is_ok_and(|profile| *held.resource == ResourceName::mig(&profile));
             if !is_known && is_its && seen.insert(text.as_str()) {
-                unbooked.push((held, gpu));
+                unbooked.push((at, gpu));
             }
         }
     }
@@ -133,8 +168,8 @@ fn is_planned_on(
 }
 
 /// A pod's planned devices and how many it still lacks, for one resource.
-struct Lack<'a> {
-    pod: &'a NodePod<'a>,
+struct Lack<'p, 'a> {
+    pod: &'p NodePod<'a>,
     shape: Shape,
     missing: u32,
 }
@@ -148,17 +183,17 @@ struct Shape {
 }
 
 /// What was promised and not yet handed out.
-struct Waiting<'a> {
-    gpus: &'a [Arc<Gpu>],
-    lacks: Vec<Lack<'a>>,
+struct Waiting<'p, 'a> {
+    gpus: &'p [Arc<Gpu>],
+    lacks: Vec<Lack<'p, 'a>>,
     /// Planned devices that nobody holds yet.
     promised: BTreeMap<Shape, Vec<Chosen>>,
 }
 
-impl<'a> Waiting<'a> {
+impl<'p, 'a> Waiting<'p, 'a> {
     fn of(
-        gpus: &'a [Arc<Gpu>],
-        pods: &'a [NodePod<'a>],
+        gpus: &'p [Arc<Gpu>],
+        pods: &'p [NodePod<'a>],
         served: &BTreeMap<&str, BTreeMap<&ResourceName, Vec<Chosen>>>,
     ) -> Self {
         let mut lacks = Vec::new();
@@ -186,7 +221,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Counts what waiting pods will get: their own plan, else another of their shape, else the core's choice.
-    fn promise(mut self, node: &mut Occupied) {
+    fn promise(mut self, node: &mut Occupied, told: &mut dyn FnMut(Seat<'a>)) {
         let mix = Mix::prior(self.gpus.iter().map(|gpu| &**gpu));
         for lack in &mut self.lacks {
             let Some(pool) = self.promised.get_mut(&lack.shape) else { continue };
@@ -194,7 +229,7 @@ impl<'a> Waiting<'a> {
             let own = plan.get(&lack.shape.resource).map_or(&[][..], Vec::as_slice);
             for chosen in located(self.gpus, &lack.shape.resource, own) {
                 if lack.missing > 0 && take_from(Some(pool), chosen) {
-                    promise(node, lack, chosen);
+                    promise(node, lack, chosen, told);
                     lack.missing -= 1;
                 }
             }
@@ -203,21 +238,25 @@ impl<'a> Waiting<'a> {
             let pool = self.promised.entry(lack.shape.clone()).or_default();
             let swapped = pool.split_off(pool.len().saturating_sub(lack.missing as usize));
             lack.missing -= u32::try_from(swapped.len()).unwrap_or(lack.missing);
-            swapped.iter().for_each(|&chosen| promise(node, lack, chosen));
+            swapped.iter().for_each(|&chosen| promise(node, lack, chosen, told));
         }
         for lack in self.lacks.iter().filter(|lack| lack.missing > 0) {
             let Shape { resource, share, .. } = &lack.shape;
             let demand = Demand { share: *share, ..Demand::from([(resource.clone(), lack.missing)]) };
             let Ok(mut placement) = pack::place(&node.gpus, &demand, &mix) else { continue };
             topology::draw_together(&mut placement, &node.gpus, &[]);
-            placement.devices.into_values().flatten().for_each(|chosen| promise(node, lack, chosen));
+            for chosen in placement.devices.into_values().flatten() {
+                promise(node, lack, chosen, told);
+            }
         }
     }
 }
 
 /// Counts a device as one that a waiting pod will get.
-fn promise(node: &mut Occupied, lack: &Lack<'_>, chosen: Chosen) {
-    node.gpus[chosen.gpu].take(chosen.offer, lack.shape.share);
+fn promise<'a>(node: &mut Occupied, lack: &Lack<'_, 'a>, chosen: Chosen, told: &mut dyn FnMut(Seat<'a>)) {
+    let Chosen { gpu, offer } = chosen;
+    node.gpus[gpu].take(offer, lack.shape.share);
+    told(Seat { gpu, offer, share: lack.shape.share, holder: Holder::Pod(lack.pod.uid) });
     node.company.join(chosen.gpu, lack.pod.namespace, lack.pod.share_with);
 }
 

@@ -48,7 +48,9 @@ fn grid(gpu: &Gpu) -> u32 {
     ends.max().unwrap_or(1).clamp(1, u32::BITS)
 }
 
-fn one(state: &GpuState) -> Tally {
+/// What is in use, free, stranded and so on of each memory slice of a GPU, in thousandths of that slice: what a picture of it
+/// shows. A GPU that is not cut has one.
+pub fn slices(state: &GpuState) -> Vec<Tally> {
     let grid = grid(&state.gpu);
     let all = u32::MAX >> (u32::BITS - grid);
     let offers = state.gpu.kind.offers();
@@ -79,8 +81,13 @@ fn one(state: &GpuState) -> Tally {
         }
         tally
     };
-    let slices: Vec<Tally> = (0..grid).map(slice).collect();
-    let mean = |amount: fn(&Tally) -> u64| slices.iter().map(amount).sum::<u64>() / u64::from(grid);
+    (0..grid).map(slice).collect()
+}
+
+fn one(state: &GpuState) -> Tally {
+    let slices = slices(state);
+    let grid = u64::try_from(slices.len()).unwrap_or(1).max(1);
+    let mean = |amount: fn(&Tally) -> u64| slices.iter().map(amount).sum::<u64>() / grid;
     let (free, stranded) = (mean(|s| s.free), mean(|s| s.stranded));
     let (unhealthy, foreign) = (mean(|s| s.unhealthy), mean(|s| s.foreign));
     let in_use = mean(|s| s.in_use);

@@ -17,6 +17,7 @@ mod gpu_nodes;
 mod nominations;
 mod pods;
 mod reckoning;
+mod seats;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use self::assumptions::AssumptionId;
 pub use self::bind::{Choice, Refusal, may_be_bound};
 pub use self::nominations::{Nominated, Nominee, Room, arrange};
 pub use self::pods::Waiting;
+pub use self::seats::{Seat, Seated, Stage, WaitingPod};
 pub use self::snapshot::{Barred, Class, KnownGpus, NodeGpus, NodeView, Snapshot};
 pub use self::store::{Broken, Store};
 

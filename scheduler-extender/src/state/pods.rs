@@ -183,6 +183,11 @@ impl Pods {
         alike.into_iter().map(waiting).collect()
     }
 
+    /// Each pod that waits for GPUs.
+    pub(super) fn each_waiting(&self) -> impl Iterator<Item = &Record> {
+        self.by_uid.values().map(|record| &**record).filter(|record| record.waits_for_gpus())
+    }
+
     /// The nodes to which pods that wait are nominated.
     pub(super) fn nominated_nodes(&self) -> impl Iterator<Item = &str> {
         self.nominated.keys().map(String::as_str)

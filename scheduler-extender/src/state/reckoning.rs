@@ -7,7 +7,7 @@ use std::time::Instant;
 use stowage_shared::belief::{NodeFacts, Published, believe};
 use stowage_shared::pack::Mix;
 use stowage_shared::policy::Occupied;
-use stowage_shared::reckon::{Held, NodePod, reckon};
+use stowage_shared::reckon::{Held, NodePod, Seat, reckon_seats};
 use stowage_shared::resource::ResourceName;
 
 use super::gpu_nodes::Content;
@@ -71,7 +71,7 @@ impl State {
     }
 
     /// What the GpuNode of a node tells, if it may be used; `None` where the node has no GPUs.
-    fn believable(&self, node: &event::Node) -> Result<Option<(&Content, Instant)>, Unknown> {
+    pub(super) fn believable(&self, node: &event::Node) -> Result<Option<(&Content, Instant)>, Unknown> {
         let gpu_node = self.gpu_nodes.get(&node.name);
         let content = gpu_node.map(|gpu_node| gpu_node.content.as_ref());
         let published = match &content {
@@ -112,6 +112,17 @@ impl State {
 
     /// What of a node's GPUs is in use, promised or held; pods that are `gone` do not count.
     fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Occupied {
+        self.in_use_by(name, content, gone, &mut |_| ())
+    }
+
+    /// The same, and tells of each device for whom it counts.
+    pub(super) fn in_use_by(
+        &self,
+        name: &str,
+        content: &Content,
+        gone: &BTreeSet<&str>,
+        told: &mut dyn FnMut(Seat<'_>),
+    ) -> Occupied {
         let held: Vec<Held<'_>> = content
             .allocations
             .iter()
@@ -143,6 +154,6 @@ impl State {
         let mut pods: Vec<NodePod<'_>> = bound.chain(assumed).collect();
         // So that a pod counts alike whether it is assumed or bound.
         pods.sort_by_key(|pod| pod.uid);
-        reckon(&content.gpus, &held, &pods)
+        reckon_seats(&content.gpus, &held, &pods, told)
     }
 }

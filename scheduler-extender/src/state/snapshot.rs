@@ -124,6 +124,11 @@ impl Snapshot {
     pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().map(|node| &**node)
     }
+
+    /// The same, to keep: a node that did not change since an earlier snapshot is the same one there.
+    pub fn views(&self) -> impl Iterator<Item = &Arc<NodeView>> {
+        self.nodes.iter()
+    }
 }
 
 #[cfg(test)]

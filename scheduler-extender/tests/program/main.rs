@@ -4,6 +4,7 @@
 
 mod ahead;
 mod harness;
+mod map;
 mod policies;
 
 use std::sync::Arc;

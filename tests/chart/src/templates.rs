@@ -12,7 +12,7 @@ const PLUGIN: &str = ".Values.devicePlugin.enabled";
 const SCHEDULER: &str = ".Values.scheduler.enabled";
 
 /// Which file becomes which, and what must hold for it to be rendered.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 9] = [
     ("deploy/crds/gpunodes.yaml", ".Values.crds.install"),
     ("deploy/manifests/admission-policies.yaml", ".Values.admissionPolicies.enabled"),
     ("deploy/manifests/device-plugin-rbac.yaml", PLUGIN),
@@ -23,6 +23,10 @@ const SOURCES: [(&str, &str); 8] = [
     (
         "deploy/options/drain-scale-downs.yaml",
         "and .Values.scheduler.enabled .Values.scheduler.extender.drainScaleDowns",
+    ),
+    (
+        "deploy/options/map.yaml",
+        "and .Values.scheduler.enabled (eq .Values.scheduler.extender.map \"network\")",
     ),
 ];
 

@@ -242,3 +242,21 @@ fn kube_scheduler_and_the_extender_meet_where_the_configuration_says() {
     let text = &find(&elsewhere, "ConfigMap", "stowage-kube-scheduler")["data"]["kube-scheduler-config.yaml"];
     assert!(text.as_str().unwrap().contains("resourceNamespace: other\n"));
 }
+
+#[test]
+fn the_map_is_on_the_loopback_unless_it_is_asked_for_elsewhere() {
+    let address = |values: &[&str]| -> Option<String> {
+        let pod = scheduler(values);
+        let extender = containers(&pod).find(|container| container["name"] == "extender").unwrap().clone();
+        let env = extender["env"].as_array().unwrap();
+        let set = env.iter().find(|variable| variable["name"] == "MAP_ADDRESS")?;
+        Some(set["value"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(address(&[]).as_deref(), Some("127.0.0.1:9413"));
+    assert_eq!(address(&[r#"scheduler.extender.map="none""#]), None, "the program's own default is off");
+    let network = [r#"scheduler.extender.map="network""#];
+    assert_eq!(address(&network).as_deref(), Some("0.0.0.0:9413"));
+    let all = render(&network);
+    assert!(all.contains("kind: Service\n") && all.contains("port: 9413"), "a Service and a rule for it");
+    assert!(!render(&[]).contains("port: 9413"));
+}
