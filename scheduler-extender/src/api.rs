@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ApiResource, ObjectMeta};
@@ -20,18 +21,30 @@ use stowage_shared::resource::ResourceName;
 
 use crate::state::event;
 
-/// An API object with the fields of its spec and status that `S` and `T` name.
+/// An API object with the fields of its spec and status that `S` and `T` name, and with what `K` keeps of its metadata.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Slim<S, T> {
-    #[serde(deserialize_with = "slim_metadata")]
-    metadata: ObjectMeta,
+#[serde(bound(deserialize = "S: Deserialize<'de>, T: Deserialize<'de>, K: Keeps"))]
+pub struct Object<S, T, K> {
+    #[serde(deserialize_with = "K::metadata")]
+    pub(crate) metadata: ObjectMeta,
     #[serde(default)]
-    spec: Option<S>,
+    pub(crate) spec: Option<S>,
     #[serde(default)]
-    status: Option<T>,
+    pub(crate) status: Option<T>,
+    #[serde(skip)]
+    keeps: PhantomData<K>,
 }
 
-impl<S, T> kube::Resource for Slim<S, T> {
+/// What is kept of an object's metadata.
+pub trait Keeps {
+    /// Reads metadata, as far as it is kept.
+    ///
+    /// # Errors
+    /// Where it is no metadata.
+    fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error>;
+}
+
+impl<S, T, K> kube::Resource for Object<S, T, K> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -60,6 +73,13 @@ impl<S, T> kube::Resource for Slim<S, T> {
     }
 }
 
+/// An API object of which the state alone is told.
+pub type Slim<S, T> = Object<S, T, WhoItIs>;
+
+/// Names, versions, what annotations say to us: all that the state needs of metadata.
+#[derive(Debug, Clone, Copy)]
+pub struct WhoItIs;
+
 /// What the parser keeps of an object's metadata.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -74,17 +94,19 @@ struct Metadata {
     annotations: OwnAnnotations,
 }
 
-fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let slim = Metadata::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: slim.name,
-        namespace: slim.namespace,
-        uid: slim.uid,
-        resource_version: slim.resource_version,
-        deletion_timestamp: slim.deletion_timestamp,
-        annotations: Some(slim.annotations.into()),
-        ..ObjectMeta::default()
-    })
+impl Keeps for WhoItIs {
+    fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+        let kept = Metadata::deserialize(deserializer)?;
+        Ok(ObjectMeta {
+            name: kept.name,
+            namespace: kept.namespace,
+            uid: kept.uid,
+            resource_version: kept.resource_version,
+            deletion_timestamp: kept.deletion_timestamp,
+            annotations: Some(kept.annotations.into()),
+            ..ObjectMeta::default()
+        })
+    }
 }
 
 /// A kind that is watched.

@@ -14,6 +14,7 @@
 //! once do no harm either: each writes only where the field is empty and the pod is as it was looked at.
 
 pub mod plan;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod track;
