@@ -51,7 +51,8 @@ pub struct Held<'a> {
 /// Reckons what of a node's GPUs is in use or promised, and by whom.
 ///
 /// `held` is what the kubelet handed out, whoever has it; ids that belong to no GPU here are skipped (the
-/// audit names them). A device that several containers of one pod hold counts once.
+/// audit names them). A device that several containers of one pod hold counts once. What the node keeps for large pods
+/// is not known here, and changes nothing of what is there.
 pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occupied {
     let mut states: Vec<GpuState> = gpus.iter().cloned().map(GpuState::idle).collect();
     let mut company = Company::default();
@@ -95,7 +96,7 @@ pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occ
         }
     }
     let waiting = Waiting::of(gpus, pods, &served);
-    let mut occupied = Occupied { gpus: states, company };
+    let mut occupied = Occupied { gpus: states, company, ..Occupied::default() };
     waiting.promise(&mut occupied);
     occupied
 }

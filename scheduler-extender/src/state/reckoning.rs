@@ -143,6 +143,7 @@ impl State {
         let mut pods: Vec<NodePod<'_>> = bound.chain(assumed).collect();
         // So that a pod counts alike whether it is assumed or bound.
         pods.sort_by_key(|pod| pod.uid);
-        reckon(&content.gpus, &held, &pods)
+        let reserve = self.nodes.get(name).map(|node| node.reserve).unwrap_or_default();
+        Occupied { reserve, ..reckon(&content.gpus, &held, &pods) }
     }
 }

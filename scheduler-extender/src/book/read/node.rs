@@ -60,6 +60,7 @@ impl NodeObject {
             uid: self.metadata.uid.clone().unwrap_or_default(),
             ready: status.conditions.iter().any(|it| it.kind == "Ready" && it.status == "True"),
             allocatable: api::counts(status.allocatable),
+            reserve: api::reserve(self.metadata.labels.as_ref()),
         }
     }
 }

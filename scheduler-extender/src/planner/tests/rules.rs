@@ -1,8 +1,10 @@
 //! Who is nominated, and where.
 
 use serde_json::{Value, json};
+use stowage_shared::policy::Reserve;
 
 use super::*;
+use crate::state::event::Node;
 use crate::synthetic::{SLICE, WHOLE};
 
 #[track_caller]
@@ -137,4 +139,16 @@ fn a_round_goes_on_where_the_last_one_stopped() {
     let round = cluster.plan(4);
     assert_eq!(round.nominations.len(), 4);
     assert!(round.resume.is_some());
+}
+
+#[test]
+fn no_small_pod_is_nominated_to_what_a_node_keeps_for_large_ones() {
+    let mut cluster = Cluster::of(2);
+    let kept = Node { reserve: Reserve::of(Some("4")), ..synthetic::node("gpu-node-0") };
+    cluster.state.apply(Event::Node(Change::Applied(kept)), cluster.now);
+    cluster.tell(&asks("large", WHOLE, 4, &json!({ "priority": -1 })));
+    for name in ["a", "b"] {
+        cluster.tell(&asks(name, WHOLE, 3, &json!({})));
+    }
+    check(&mut cluster, &[("a", "gpu-node-1"), ("large", "gpu-node-0")]);
 }
