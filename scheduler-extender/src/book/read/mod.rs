@@ -7,8 +7,9 @@ mod budget;
 mod node;
 mod pod;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
 use kube::api::ObjectMeta;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use stowage_shared::pod::OwnAnnotations;
 
@@ -21,11 +22,12 @@ pub(super) use self::pod::PodTerm;
 use super::null_is_default;
 use super::rules::Labels;
 use crate::api::{Keeps, Object};
+use crate::planner::write::FIELD_MANAGER;
 
 /// An object with the fields of its spec and status that `S` and `T` name, and with whose it is.
 pub type Wide<S, T> = Object<S, T, WhoseItIs>;
 
-/// Labels, owner, age: kept of metadata beside what the state needs.
+/// Labels, owner, age, and who has nominated a pod: kept of metadata beside what the state needs.
 #[derive(Debug, Clone, Copy)]
 pub struct WhoseItIs;
 
@@ -47,6 +49,8 @@ struct Metadata {
     annotations: OwnAnnotations,
     #[serde(default)]
     owner_references: Option<Vec<Owner>>,
+    #[serde(default)]
+    managed_fields: Option<Vec<Managed>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +61,41 @@ struct Owner {
     #[serde(deserialize_with = "null_is_default")]
     uid: String,
     controller: Option<bool>,
+}
+
+/// Who wrote which fields last; of the fields, the one that matters.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Managed {
+    #[serde(deserialize_with = "null_is_default")]
+    manager: String,
+    #[serde(rename = "fieldsV1", deserialize_with = "null_is_default")]
+    fields: Fields,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    #[serde(rename = "f:status", deserialize_with = "null_is_default")]
+    status: StatusFields,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct StatusFields {
+    #[serde(rename = "f:nominatedNodeName")]
+    nominated_node_name: Option<IgnoredAny>,
+}
+
+impl Managed {
+    fn is_our_nomination(&self) -> bool {
+        self.manager == FIELD_MANAGER && self.fields.status.nominated_node_name.is_some()
+    }
+}
+
+/// Whether we were the last to nominate the pod with this metadata.
+pub(super) fn is_nominated_by_us(metadata: &ObjectMeta) -> bool {
+    metadata.managed_fields.iter().flatten().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
 impl Keeps for WhoseItIs {
@@ -72,6 +111,10 @@ impl Keeps for WhoseItIs {
             };
             controllers.map(owner).collect()
         });
+        let ours = kept.managed_fields.into_iter().flatten().find(Managed::is_our_nomination);
+        let ours = ours.map(|Managed { manager, .. }| {
+            vec![ManagedFieldsEntry { manager: Some(manager), ..ManagedFieldsEntry::default() }]
+        });
         Ok(ObjectMeta {
             name: kept.name,
             namespace: kept.namespace,
@@ -82,6 +125,7 @@ impl Keeps for WhoseItIs {
             labels: kept.labels,
             annotations: Some(kept.annotations.into()),
             owner_references: owners,
+            managed_fields: ours,
             ..ObjectMeta::default()
         })
     }
