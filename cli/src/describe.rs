@@ -57,6 +57,12 @@ pub fn gpus(milli: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// The same where it may be less than nothing: `-0.5`.
+pub fn gpus_more_or_less(milli: i64) -> String {
+    let sign = if milli < 0 { "-" } else { "" };
+    format!("{sign}{}", gpus(milli.unsigned_abs()))
+}
+
 /// How long ago something was, as kubectl says it: `12s`, `5m`, `3h`, `2d`.
 pub fn age(at: Timestamp, now: Timestamp) -> String {
     let seconds = Duration::try_from(now.duration_since(at)).unwrap_or_default().as_secs();
@@ -90,6 +96,7 @@ mod tests {
     #[test]
     fn amounts_and_names_are_short() {
         assert_eq!([0, 500, 1_125, 8_000, 10].map(gpus), ["0", "0.5", "1.125", "8", "0.01"]);
+        assert_eq!([-1_125, 0, 10].map(gpus_more_or_less), ["-1.125", "0", "0.01"]);
         assert_eq!(some(&["a", "b"]), "a, b");
         assert_eq!(some(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
         assert_eq!(counted(["a", "a", "b"].map(str::to_owned).to_vec()), "a x 2, b");

@@ -9,10 +9,15 @@ mod common;
 use common::{Cluster, here};
 use kubectl_stowage::answer::Output;
 use kubectl_stowage::page::Style;
+use serde_json::json;
 
 /// Asks `kubectl stowage QUESTION` and compares what it prints, and whether it would end with 1.
 async fn check(name: &str, question: &str, found: bool) {
-    let cluster = Cluster::recorded().await;
+    check_on(&Cluster::recorded().await, name, question, found).await;
+}
+
+/// The same about another cluster.
+async fn check_on(cluster: &Cluster, name: &str, question: &str, found: bool) {
     let (answer, output) = cluster.ask(question).await.unwrap();
     let mut out = Vec::new();
     answer.print(output, Style::Plain, &mut out).unwrap();
@@ -58,6 +63,32 @@ async fn a_pod_that_would_fit_is_explained_with_its_best_nodes_and_what_holds_it
 async fn a_pod_with_policies_is_explained_with_them() {
     check("explain-policy", "explain speech-1 -A", false).await;
     check("explain-odd", "explain odd -n team-b", false).await;
+}
+
+#[tokio::test]
+async fn a_small_pod_is_told_what_a_node_keeps_for_large_ones() {
+    let mut objects = Cluster::recorded_objects();
+    for node in objects.iter_mut().filter(|object| object["metadata"]["name"] == "gpu-node-3") {
+        node["metadata"]["labels"] = json!({ "stowage.dev/reserve-whole-gpus": "2" });
+    }
+    let limits = json!({ "cpu": "4", "nvidia.com/gpu": "1" });
+    objects.push(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "notebook-0", "namespace": "team-b", "uid": "UID-p99" },
+        "spec": { "schedulerName": "stowage-scheduler", "containers": [{
+            "name": "main", "image": "registry.example/notebook:1", "resources": { "limits": limits } }] },
+        "status": { "phase": "Pending" },
+    }));
+    let cluster = Cluster::of(objects.clone()).await;
+    check_on(&cluster, "explain-reserve", "explain notebook-0 -n team-b", false).await;
+    for node in objects.iter_mut().filter(|object| object["kind"] == "Node") {
+        node["metadata"]["labels"] = json!({ "stowage.dev/reserve-whole-gpus": "two" });
+    }
+    let (answer, output) = Cluster::of(objects).await.ask("doctor").await.unwrap();
+    let mut out = Vec::new();
+    answer.print(output, Style::Plain, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let wrong = "gpu-node-3  node label stowage.dev/reserve-whole-gpus is no number from 0 to 64";
+    assert!(text.contains(wrong), "{text}");
 }
 
 #[tokio::test]

@@ -7,31 +7,45 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::DynamicResourceScope;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use stowage_shared::contract::{API_GROUP, API_VERSION};
+use stowage_shared::contract::{API_GROUP, API_VERSION, RESERVE_LABEL};
 use stowage_shared::gpu_node;
 use stowage_shared::pod::{OwnAnnotations, PodSpec, PodStatus, Quantity};
+use stowage_shared::policy::Reserve;
 use stowage_shared::resource::ResourceName;
 
 use crate::state::event;
 
-/// An API object with the fields of its spec and status that `S` and `T` name.
+/// An API object with the fields of its spec and status that `S` and `T` name, and with what `K` keeps of its metadata.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Slim<S, T> {
-    #[serde(deserialize_with = "slim_metadata")]
-    metadata: ObjectMeta,
+#[serde(bound(deserialize = "S: Deserialize<'de>, T: Deserialize<'de>, K: Keeps"))]
+pub struct Object<S, T, K> {
+    #[serde(deserialize_with = "K::metadata")]
+    pub(crate) metadata: ObjectMeta,
     #[serde(default)]
-    spec: Option<S>,
+    pub(crate) spec: Option<S>,
     #[serde(default)]
-    status: Option<T>,
+    pub(crate) status: Option<T>,
+    #[serde(skip)]
+    keeps: PhantomData<K>,
 }
 
-impl<S, T> kube::Resource for Slim<S, T> {
+/// What is kept of an object's metadata.
+pub trait Keeps {
+    /// Reads metadata, as far as it is kept.
+    ///
+    /// # Errors
+    /// Where it is no metadata.
+    fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error>;
+}
+
+impl<S, T, K> kube::Resource for Object<S, T, K> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -60,6 +74,13 @@ impl<S, T> kube::Resource for Slim<S, T> {
     }
 }
 
+/// An API object of which the state alone is told.
+pub type Slim<S, T> = Object<S, T, WhoItIs>;
+
+/// Names, versions, what annotations and labels say to us: all that the state needs of metadata.
+#[derive(Debug, Clone, Copy)]
+pub struct WhoItIs;
+
 /// What the parser keeps of an object's metadata.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,19 +93,37 @@ struct Metadata {
     deletion_timestamp: Option<Time>,
     #[serde(default)]
     annotations: OwnAnnotations,
+    #[serde(default)]
+    labels: Option<OwnLabels>,
 }
 
-fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let slim = Metadata::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: slim.name,
-        namespace: slim.namespace,
-        uid: slim.uid,
-        resource_version: slim.resource_version,
-        deletion_timestamp: slim.deletion_timestamp,
-        annotations: Some(slim.annotations.into()),
-        ..ObjectMeta::default()
-    })
+/// The one label that matters to us, on nodes.
+#[derive(Deserialize)]
+struct OwnLabels {
+    #[serde(rename = "stowage.dev/reserve-whole-gpus", default)]
+    reserve: Option<String>,
+}
+
+impl OwnLabels {
+    fn into_labels(self) -> Option<BTreeMap<String, String>> {
+        self.reserve.map(|reserve| BTreeMap::from([(RESERVE_LABEL.to_owned(), reserve)]))
+    }
+}
+
+impl Keeps for WhoItIs {
+    fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+        let kept = Metadata::deserialize(deserializer)?;
+        Ok(ObjectMeta {
+            name: kept.name,
+            namespace: kept.namespace,
+            uid: kept.uid,
+            resource_version: kept.resource_version,
+            deletion_timestamp: kept.deletion_timestamp,
+            annotations: Some(kept.annotations.into()),
+            labels: kept.labels.and_then(OwnLabels::into_labels),
+            ..ObjectMeta::default()
+        })
+    }
 }
 
 /// A kind that is watched.
@@ -173,12 +212,18 @@ impl Watched for Node {
             uid: self.metadata.uid.unwrap_or_default(),
             ready: status.conditions.unwrap_or_default().iter().any(ready),
             allocatable: counts(status.allocatable.unwrap_or_default()),
+            reserve: reserve(self.metadata.labels.as_ref()),
         }
     }
 
     fn key(&self) -> String {
         self.metadata.name.clone().unwrap_or_default()
     }
+}
+
+/// What a node's labels say that it keeps for large pods.
+pub(crate) fn reserve(labels: Option<&BTreeMap<String, String>>) -> Reserve {
+    Reserve::of(labels.and_then(|labels| labels.get(RESERVE_LABEL)).map(String::as_str))
 }
 
 /// The extended resources among quantities, as counts. cpu, memory and the like have no domain, and so are no resource
@@ -231,12 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_read_with_its_extended_resources_alone() {
-        let text = r#"{"metadata":{"name":"n","uid":"u"},"spec":{"taints":[]},"status":{
+    fn a_node_is_read_with_its_extended_resources_and_its_reserve_alone() {
+        let text = r#"{"metadata":{"name":"n","uid":"u","labels":{"a":"b","stowage.dev/reserve-whole-gpus":"4"}},
+            "spec":{"taints":[]},"status":{
             "conditions":[{"type":"MemoryPressure","status":"False"},{"type":"Ready","status":"True"}],
             "allocatable":{"cpu":"7500m","nvidia.com/gpu":"8","nvidia.com/gpu.shared":"0"}}}"#;
         let node = serde_json::from_str::<Node>(text).unwrap().seen();
-        assert!(node.ready);
+        assert_eq!((node.ready, node.reserve), (true, Reserve::Gpus(4)));
         let allocatable: Vec<_> = node.allocatable.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(allocatable, [("nvidia.com/gpu", 8), ("nvidia.com/gpu.shared", 0)]);
     }

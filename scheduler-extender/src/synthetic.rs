@@ -70,7 +70,7 @@ pub fn events(nodes: usize, pods_per_node: usize, now: Now) -> Vec<Event> {
 pub fn node(name: &str) -> Node {
     let allocatable = [(WHOLE, 4), (SLICE, 14), (SHARE, 8)];
     let allocatable = allocatable.into_iter().filter_map(|(name, n)| Some((name.parse().ok()?, n))).collect();
-    Node { name: name.to_owned(), uid: format!("uid-of-{name}"), ready: true, allocatable }
+    Node { name: name.to_owned(), uid: format!("uid-of-{name}"), ready: true, allocatable, ..Node::default() }
 }
 
 /// What the plugin of a GPU node publishes.

@@ -24,6 +24,8 @@ pub const GPU_MEMORY_MIN_ANNOTATION: &str = "stowage.dev/gpu-memory-min";
 pub const DISTINCT_GPUS_ANNOTATION: &str = "stowage.dev/distinct-gpus";
 /// With whom a pod may be on one GPU.
 pub const SHARE_WITH_ANNOTATION: &str = "stowage.dev/share-with";
+/// The node label that says how many whole GPUs the node keeps for large pods.
+pub const RESERVE_LABEL: &str = "stowage.dev/reserve-whole-gpus";
 /// Whether a pod may be moved for the sake of others.
 pub const DISRUPTABLE_ANNOTATION: &str = "stowage.dev/disruptable";
 /// The API group of our own types.

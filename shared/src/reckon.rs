@@ -73,7 +73,8 @@ pub enum Holder<'a> {
 /// Reckons what of a node's GPUs is in use or promised, and by whom.
 ///
 /// `held` is what the kubelet handed out, whoever has it; ids that belong to no GPU here are skipped (the
-/// audit names them). A device that several containers of one pod hold counts once.
+/// audit names them). A device that several containers of one pod hold counts once. What the node keeps for large pods
+/// is not known here, and changes nothing of what is there.
 pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occupied {
     reckon_seats(gpus, held, pods, &mut |_| ())
 }
@@ -130,7 +131,7 @@ pub fn reckon_seats<'a>(
         }
     }
     let waiting = Waiting::of(gpus, pods, &served);
-    let mut occupied = Occupied { gpus: states, company };
+    let mut occupied = Occupied { gpus: states, company, ..Occupied::default() };
     waiting.promise(&mut occupied, told);
     occupied
 }
@@ -207,7 +208,11 @@ impl<'p, 'a> Waiting<'p, 'a> {
                 let plan = planned.remove(&resource).unwrap_or_default();
                 promised.entry(shape.clone()).or_default().extend(located(gpus, &resource, &plan));
                 let has = served.get(pod.uid).and_then(|resources| resources.get(&resource));
-                used.extend(has.into_iter().flatten().map(|&chosen| (shape.clone(), chosen)));
+                // Who has no plan swaps with nobody: a share that it has is none of those that were promised to others on
+                // that GPU, as long as there is room for them beside it.
+                if !plan.is_empty() {
+                    used.extend(has.into_iter().flatten().map(|&chosen| (shape.clone(), chosen)));
+                }
                 let has = u32::try_from(has.map_or(0, Vec::len)).unwrap_or(u32::MAX);
                 if has < count {
                     lacks.push(Lack { pod, shape, missing: count - has });
@@ -228,17 +233,21 @@ impl<'p, 'a> Waiting<'p, 'a> {
             let plan = lack.pod.plan.map(|plan| plan.sets(lack.pod.request)).unwrap_or_default();
             let own = plan.get(&lack.shape.resource).map_or(&[][..], Vec::as_slice);
             for chosen in located(self.gpus, &lack.shape.resource, own) {
-                if lack.missing > 0 && take_from(Some(pool), chosen) {
-                    promise(node, lack, chosen, told);
+                if lack.missing > 0
+                    && take_from(Some(pool), chosen)
+                    && promise_if_room(node, lack, chosen, told)
+                {
                     lack.missing -= 1;
                 }
             }
         }
         for lack in &mut self.lacks {
             let pool = self.promised.entry(lack.shape.clone()).or_default();
-            let swapped = pool.split_off(pool.len().saturating_sub(lack.missing as usize));
-            lack.missing -= u32::try_from(swapped.len()).unwrap_or(lack.missing);
-            swapped.iter().for_each(|&chosen| promise(node, lack, chosen, told));
+            while lack.missing > 0
+                && let Some(chosen) = pool.pop()
+            {
+                lack.missing -= u32::from(promise_if_room(node, lack, chosen, told));
+            }
         }
         for lack in self.lacks.iter().filter(|lack| lack.missing > 0) {
             let Shape { resource, share, .. } = &lack.shape;
@@ -250,6 +259,21 @@ impl<'p, 'a> Waiting<'p, 'a> {
             }
         }
     }
+}
+
+/// The same where nobody else has got it meanwhile: what the kubelet gave is a fact, and the promise is void then.
+fn promise_if_room<'a>(
+    node: &mut Occupied,
+    lack: &Lack<'_, 'a>,
+    chosen: Chosen,
+    told: &mut dyn FnMut(Seat<'a>),
+) -> bool {
+    let GpuState { gpu, occupancy } = &node.gpus[chosen.gpu];
+    let has_room = occupancy.room_for(&gpu.kind, chosen.offer, lack.shape.share) > 0;
+    if has_room {
+        promise(node, lack, chosen, told);
+    }
+    has_room
 }
 
 /// Counts a device as one that a waiting pod will get.
@@ -352,6 +376,23 @@ mod tests {
     #[test]
     fn two_plans_of_one_shape_may_be_swapped() {
         check(&[("a", Some(0)), ("b", Some(1))], &[("a", "GPU-1::0")], &[1, 1]);
+    }
+
+    /// Shares have no number in a plan, so those of pods without one were once taken for the promised ones: their GPU
+    /// seemed to have room, and was promised to more pods than it has shares.
+    #[test]
+    fn what_pods_without_a_plan_have_is_none_of_what_was_promised() {
+        let pods = [("p", None), ("q", None), ("a", Some(1)), ("b", Some(1))];
+        // The core would put whoever has no plan on the fuller GPU, the first.
+        let held =
+            [("p", "GPU-1::0"), ("q", "GPU-1::1"), ("s", "GPU-0::0"), ("s", "GPU-0::1"), ("s", "GPU-0::2")];
+        check(&pods, &held, &[3, 4]);
+    }
+
+    #[test]
+    fn a_promise_is_void_where_the_kubelet_has_given_it_to_others() {
+        let held = [("p", "GPU-1::0"), ("q", "GPU-1::1"), ("s", "GPU-1::2"), ("s", "GPU-1::3")];
+        check(&[("p", None), ("q", None), ("a", Some(1))], &held, &[1, 4]);
     }
 
     #[test]

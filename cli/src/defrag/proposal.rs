@@ -174,6 +174,7 @@ fn may_go(pod: &PodFacts, node: &NodeState) -> bool {
     };
     in_tree::keeps_off(&spec, &pod.amounts, &node.facts).iter().all(short_of_gpus_alone)
         && !node.holders().iter().flatten().any(keeps_others_off)
+        && node.keeps_none_from(pod)
 }
 
 fn planned(world: &World, pod: &PodFacts, holder: &moves::Holder, step: &Move) -> Planned {

@@ -59,9 +59,10 @@ struct Report {
 type Check = fn(&Evidence, &mut dyn FnMut(Finding));
 
 /// All checks.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     nodes::crd,
     nodes::closed,
+    nodes::reserve,
     nodes::orphans,
     nodes::health,
     nodes::two_plugins,

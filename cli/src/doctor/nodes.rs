@@ -2,6 +2,8 @@
 
 use stowage_shared::audit::{self, NodeView, PodView, audit};
 use stowage_shared::belief::Unknown;
+use stowage_shared::contract::RESERVE_LABEL;
+use stowage_shared::policy::NotAllowed;
 
 use super::evidence::Evidence;
 use super::{Finding, Severity, parts};
@@ -49,6 +51,22 @@ pub fn closed(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
             about: node.name().into(),
             text: why.text().into(),
             cure,
+        });
+    }
+}
+
+/// Nodes whose label does not say how many GPUs they keep for large pods.
+pub fn reserve(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
+    for node in evidence.world.nodes.iter().filter(|node| node.kept_whole_gpus().is_none()) {
+        find(Finding {
+            severity: Severity::Warning,
+            check: "reserve",
+            about: node.name().into(),
+            text: NotAllowed::ReserveUnreadable.to_string(),
+            cure: format!(
+                "kubectl label node {} {RESERVE_LABEL}=NUMBER --overwrite: until then it takes no GPU pods",
+                node.name()
+            ),
         });
     }
 }

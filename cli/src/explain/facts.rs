@@ -189,6 +189,7 @@ pub fn terms(cost: &stowage_shared::pack::Cost) -> Vec<(&'static str, String)> {
         ("lost", describe::gpus(cost.lost)),
         ("wakesNode", yes(cost.wakes_node)),
         ("wakesGpus", cost.wakes_gpus.to_string()),
+        ("returnsLess", describe::gpus_more_or_less(cost.returns_less)),
         ("roomLeft", cost.room_left.to_string()),
     ]
 }

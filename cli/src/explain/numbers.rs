@@ -102,8 +102,22 @@ fn policy(pod: &PodFacts, no: NotAllowed, nodes: &[&NodeState]) -> Vec<String> {
                 describe::some(&others.into_iter().collect::<Vec<_>>())
             )]
         }
-        NotAllowed::Distinct => Vec::new(),
+        NotAllowed::Reserved => kept(nodes),
+        NotAllowed::Distinct | NotAllowed::ReserveUnreadable => Vec::new(),
     }
+}
+
+/// How many whole GPUs the node keeps that keeps most.
+fn kept(nodes: &[&NodeState]) -> Vec<String> {
+    let kept = nodes.iter().filter_map(|node| Some((node.kept_whole_gpus()?, node)));
+    // The first by name of those with the most.
+    let most = kept.max_by_key(|(kept, node)| (*kept, std::cmp::Reverse(node.name())));
+    let line = |(kept, node): (usize, &&NodeState)| {
+        let name = node.name();
+        let kept = describe::count(kept, "whole GPU");
+        format!("{name} keeps {kept} for pods that ask for as many; idle there: {}", node.idle_whole_gpus())
+    };
+    most.map(line).into_iter().collect()
 }
 
 /// How a node without any is told.

@@ -83,6 +83,7 @@ fn heading(name: &str) -> &'static str {
         "lost" => "LOST",
         "wakesNode" => "WAKES NODE",
         "wakesGpus" => "WAKES GPUS",
+        "returnsLess" => "RETURNS LESS",
         "roomLeft" => "ROOM LEFT",
         _ => "COST",
     }

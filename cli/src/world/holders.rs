@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, locate};
 use stowage_shared::plan::Plan;
-use stowage_shared::policy::ShareWith;
+use stowage_shared::policy::{Occupied, Reserve, ShareWith};
 use stowage_shared::reckon::{Held, NodePod, reckon};
 use stowage_shared::request::Request;
 use stowage_shared::resource::ResourceName;
@@ -31,7 +31,7 @@ pub struct Holder {
 }
 
 /// What of a node's GPUs is in use or promised, and by whom.
-pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> NodeGpus {
+pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts], reserve: Reserve) -> NodeGpus {
     let held: Vec<Held<'_>> = told
         .allocations
         .iter()
@@ -61,7 +61,7 @@ pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts]) -> Node
         })
         .collect();
     bound.sort_by_key(|pod| pod.uid);
-    let now = reckon(gpus, &held, &bound);
+    let now = Occupied { reserve, ..reckon(gpus, &held, &bound) };
     // A container reuses what an init container of its pod had: the same id, the same device.
     let mut seen: BTreeSet<(usize, usize, &str, &str, &ResourceName, String)> = BTreeSet::new();
     for held in &told.allocations {

@@ -22,9 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use stowage_shared::belief::{GpuNames, NodeFacts, Published, Unknown, believe};
+use stowage_shared::contract::RESERVE_LABEL;
 use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::Mix;
-use stowage_shared::policy::Occupied;
+use stowage_shared::policy::{NotAllowed, Occupied, Reserve, Want};
 use stowage_shared::resource::ResourceName;
 
 pub use self::decide::{Fit, Not, Verdict, Who};
@@ -148,7 +149,7 @@ impl NodeState {
         let gpus = match (believe(facts, published, names), &told) {
             (Err(why), _) => NodeGpus::Unknown(why),
             (Ok(Some(_)), Some(told)) if told.is_old(now) => NodeGpus::Unknown(Unknown::Old),
-            (Ok(Some(gpus)), Some(told)) => in_use(gpus, told, pods),
+            (Ok(Some(gpus)), Some(told)) => in_use(gpus, told, pods, reserve(node)),
             (Ok(_), _) => NodeGpus::None,
         };
         let mut free = allocatable;
@@ -177,6 +178,29 @@ impl NodeState {
         }
     }
 
+    /// How many whole GPUs it keeps for large pods; `None` where its label cannot be read.
+    pub fn kept_whole_gpus(&self) -> Option<usize> {
+        match &self.gpus {
+            NodeGpus::Known { now: Occupied { reserve: Reserve::Gpus(kept), .. }, .. } => Some(*kept),
+            NodeGpus::Known { now: Occupied { reserve: Reserve::Unreadable, .. }, .. } => None,
+            _ => Some(0),
+        }
+    }
+
+    /// How many whole GPUs a large pod could have.
+    pub fn idle_whole_gpus(&self) -> usize {
+        match &self.gpus {
+            NodeGpus::Known { now, .. } => now.idle_whole_gpus().len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether a pod may have any of its GPUs, whatever it keeps for large pods.
+    pub fn keeps_none_from(&self, pod: &PodFacts) -> bool {
+        let (NodeGpus::Known { now, .. }, Ok(request)) = (&self.gpus, &pod.request) else { return true };
+        now.to_leave_idle(&Want::from(request.demand())) == Ok::<_, NotAllowed>(0)
+    }
+
     /// Who is on its GPUs.
     pub fn holders(&self) -> &[Vec<Holder>] {
         match &self.gpus {
@@ -184,4 +208,10 @@ impl NodeState {
             _ => &[],
         }
     }
+}
+
+/// What a node's label says that it keeps for large pods.
+fn reserve(node: &Node) -> Reserve {
+    let labels = node.metadata.labels.as_ref();
+    Reserve::of(labels.and_then(|labels| labels.get(RESERVE_LABEL)).map(String::as_str))
 }

@@ -19,13 +19,14 @@ use crate::objects::GpuNode;
 
 const NOW: &str = "2026-11-24T10:15:00Z";
 
-/// A node: what its GPUs are, how old its GpuNode is in seconds, whether it is ready.
+/// A node: what its GPUs are, how old its GpuNode is in seconds, whether it is ready, what it keeps for large pods.
 #[derive(Debug, Clone)]
 struct Recipe {
     gpus: Vec<usize>,
     age: i64,
     ready: bool,
     earlier: bool,
+    keeps: &'static str,
 }
 
 /// A pod: what it asks for, how many, and the node that it is bound to; its namespace, and what it wants.
@@ -76,7 +77,7 @@ fn objects(recipes: &[Recipe], asks: &[Ask]) -> Objects {
     let now: Timestamp = NOW.parse().unwrap();
     let node = |(n, recipe): (usize, &Recipe)| {
         serde_json::from_value(json!({
-            "metadata": { "name": format!("node-{n}"), "uid": format!("n{n}") },
+            "metadata": { "name": format!("node-{n}"), "uid": format!("n{n}"), "labels": { RESERVE_LABEL: recipe.keeps } },
             "status": {
                 "conditions": [{ "type": "Ready", "status": if recipe.ready { "True" } else { "False" } }],
                 "allocatable": if recipe.gpus.is_empty() { json!({ "pods": "110" }) } else {
@@ -131,6 +132,7 @@ fn extender(objects: &Objects, pod: &PodFacts) -> (BTreeMap<String, String>, Opt
                 uid: node.metadata.uid.clone().unwrap(),
                 ready: status.conditions.unwrap()[0].status == "True",
                 allocatable: status.allocatable.unwrap().into_iter().filter_map(count).collect(),
+                reserve: reserve(node),
             };
             state.apply(Event::Node(Change::Listed(seen)), now);
         }
@@ -194,8 +196,8 @@ proptest! {
     #[test]
     fn what_is_said_of_each_node_is_what_the_extender_says(
         recipes in prop::collection::vec(
-            (prop::collection::vec(0_usize..4, 0..4), prop::sample::select(vec![10_i64, 10, 10, 299, 301]), prop::bool::weighted(0.9), prop::bool::weighted(0.1))
-                .prop_map(|(gpus, age, ready, earlier)| Recipe { gpus, age, ready, earlier }), 1..6),
+            (prop::collection::vec(0_usize..4, 0..4), prop::sample::select(vec![10_i64, 10, 10, 299, 301]), prop::bool::weighted(0.9), prop::bool::weighted(0.1), prop::sample::select(vec!["0", "0", "0", "1", "2", "x"]))
+                .prop_map(|(gpus, age, ready, earlier, keeps)| Recipe { gpus, age, ready, earlier, keeps }), 1..6),
         asks in prop::collection::vec(
             (ask(), prop::option::of(0_usize..6)).prop_map(|(ask, node)| Ask { node, ..ask }), 0..10),
         waiting in ask(),

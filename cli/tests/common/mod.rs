@@ -32,8 +32,13 @@ pub struct Cluster {
 impl Cluster {
     /// The recorded cluster.
     pub async fn recorded() -> Self {
+        Self::of(Self::recorded_objects()).await
+    }
+
+    /// Its objects.
+    pub fn recorded_objects() -> Vec<Value> {
         let text = std::fs::read_to_string(here().join("cluster.yaml")).unwrap();
-        Self::of(serde_saphyr::from_multiple(&text).unwrap()).await
+        serde_saphyr::from_multiple(&text).unwrap()
     }
 
     /// A cluster of these objects.

@@ -8,7 +8,7 @@ use stowage_shared::contract::{DELETION_COST_ANNOTATION, OUR_DELETION_COST_ANNOT
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 
 use super::amounts::{self, Amounts, Names};
-use super::read::{BudgetObject, NodeObject, PodObject, PodTerm, Spec};
+use super::read::{BudgetObject, NodeObject, PodObject, PodTerm, Spec, is_nominated_by_us};
 use super::rules::{Expression, Labels, LeftAlone, Rules, Selector, Site};
 
 /// A pod, beyond its GPUs.
@@ -44,6 +44,8 @@ pub struct Pod {
     pub gated: bool,
     /// The node that it is nominated to; empty where there is none.
     pub nominated: String,
+    /// Whether our account has nominated it there, as far as the API server tells.
+    pub nominated_by_us: bool,
     /// Whether kube-scheduler has tried it and found no node.
     pub unschedulable: bool,
     /// Its labels.
@@ -118,6 +120,7 @@ impl Pod {
         let asks = if ours && waits { object.narrow().spec } else { PodSpec::default() };
         let (metadata, spec) = (object.metadata, object.spec.unwrap_or_default());
         let status = object.status.unwrap_or_default();
+        let nominated_by_us = is_nominated_by_us(&metadata);
         let condition = |kind: &str| status.conditions.iter().find(|it| it.kind == kind);
         let namespace = metadata.namespace.unwrap_or_default();
         let wants =
@@ -140,6 +143,7 @@ impl Pod {
             gated: !spec.scheduling_gates.is_empty(),
             unschedulable: condition("PodScheduled")
                 .is_some_and(|it| it.status == "False" && it.reason == "Unschedulable"),
+            nominated_by_us,
             nominated: status.nominated_node_name,
             labels: metadata.labels.unwrap_or_default(),
             owner: owner.map(|owner| (owner.kind, owner.uid)),

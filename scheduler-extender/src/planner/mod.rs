@@ -11,9 +11,12 @@
 //! ```
 //!
 //! A nomination is a hint. If what it was based on has changed, kube-scheduler goes its ordinary way. Two planners at
-//! once do no harm either: each writes only where the field is empty and the pod is as it was looked at.
+//! once do no harm either: each writes only where the field is empty and the pod is as it was looked at. What an earlier
+//! leader has left behind is taken back when it is of no use ([`left`]).
 
+pub mod left;
 pub mod plan;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod track;
@@ -25,16 +28,17 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use tokio::sync::mpsc;
 
+use self::left::{Left, fits};
 use self::plan::{Nomination, Scene, plan};
 use self::track::{Expired, Outcome, Tracker};
 use self::write::Target;
 use crate::binding::post::PostError;
-use crate::book::Place;
 use crate::book::feed::Desk;
+use crate::book::{Book, Place};
 use crate::lease::Held;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
-use crate::state::{Broken, Store};
+use crate::state::{Broken, Snapshot, Store};
 use crate::verbs::Memo;
 
 /// Writes at once.
@@ -73,6 +77,7 @@ struct Written {
 /// What goes on from round to round.
 struct Course {
     tracker: Tracker,
+    left: Left,
     memo: Memo,
     resume: Option<Place>,
     results: mpsc::Sender<Written>,
@@ -88,6 +93,7 @@ impl Planner {
         let (results, mut written) = mpsc::channel(WRITES_MAX);
         let mut course = Course {
             tracker: Tracker::default(),
+            left: Left::default(),
             memo: Memo::default(),
             resume: None,
             results,
@@ -123,20 +129,28 @@ impl Planner {
             let mut desk = self.desk.open();
             let settled = std::mem::take(&mut desk.settled);
             for settled in &settled {
-                let outcome = course.tracker.settled(settled);
+                let left = course.left.settled(settled);
+                let outcome = left.or(course.tracker.settled(settled));
                 let counted = held && plan::want(&settled.pod, &self.store.snapshot()).is_some();
                 outcome.filter(|_| counted).into_iter().for_each(|outcome| self.metrics.nomination(outcome));
             }
             let snapshot = self.store.snapshot();
             if !held || !snapshot.synced {
                 course.tracker.clear();
+                course.left.clear();
                 course.resume = None;
                 return Ok(0);
             }
             desk.book.refresh();
             for (_, pod) in desk.book.waiting(None) {
                 course.tracker.told(pod);
+                let known =
+                    course.tracker.has(&pod.uid) || pod.nominated_by_us && self.is_kept_up(&pod.uid)?;
+                if !known {
+                    course.left.told(pod, now);
+                }
             }
+            self.look_at_left(course, &desk.book, &snapshot, now)?;
             for Expired { uid, node, first } in course.tracker.expire(now) {
                 if first {
                     self.metrics.nomination(Outcome::Expired);
@@ -146,7 +160,8 @@ impl Planner {
                 }
                 self.store.change(|state| state.unnominate(&uid))?;
             }
-            let limit = self.outstanding_max.saturating_sub(course.tracker.outstanding()).min(WRITES_MAX);
+            let outstanding = course.tracker.outstanding() + course.left.outstanding();
+            let limit = self.outstanding_max.saturating_sub(outstanding).min(WRITES_MAX);
             let scene = Scene { snapshot: &snapshot, memo: &course.memo, book: &desk.book, now };
             let round = plan(&scene, course.resume, limit, |uid| course.tracker.has(uid));
             // At the bound there is nothing to go on with.
@@ -164,6 +179,32 @@ impl Planner {
             self.begin(nomination, course.results.clone());
         }
         Ok(begun)
+    }
+
+    /// Whether room is kept for a pod that is only being made: its nomination is preemption's.
+    fn is_kept_up(&self, uid: &str) -> Result<bool, Broken> {
+        self.store.change(|state| state.nominated(uid).is_some())
+    }
+
+    /// Takes back what an earlier leader has nominated and what is of no use any more.
+    fn look_at_left(
+        &self,
+        course: &mut Course,
+        book: &Book,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Result<(), Broken> {
+        for uid in course.left.due(now) {
+            let Some(pod) = book.pod(&uid) else { continue };
+            let fits = self.store.change(|state| fits(book, state, snapshot, pod, now))?;
+            if let Some(expired) = course.left.judge(&uid, fits, now) {
+                if expired.first {
+                    self.metrics.nomination(Outcome::Expired);
+                }
+                self.take_back(pod);
+            }
+        }
+        Ok(())
     }
 
     /// Writes a nomination. The bound on those that are outstanding bounds the tasks.
@@ -218,7 +259,7 @@ impl Planner {
                 pod.namespace = pod.namespace,
                 pod.name = pod.name,
                 error,
-                "A nomination was not used in time."
+                "A nomination was not used in time, or is of no use any more."
             );
         });
     }

@@ -15,7 +15,7 @@ use crate::book::objects::Pod;
 /// and the ten seconds after which a failed pod is tried again, fit.
 pub const NOMINATION_TTL: Duration = Duration::from_secs(60);
 /// How long until taking one back is tried again.
-const AGAIN: Duration = Duration::from_secs(10);
+pub(super) const AGAIN: Duration = Duration::from_secs(10);
 /// Tries to write one nomination: a pod changes for other reasons too.
 const TRIES_MAX: u8 = 3;
 

@@ -10,8 +10,8 @@ use crate::binding::post::{PostError, pods};
 
 /// How long a write may take: well below what is left of a Lease when its holder must end.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Who writes, in the API server's managed fields.
-const FIELD_MANAGER: &str = "stowage-scheduler-extender";
+/// Who writes, in the API server's managed fields; by it a later leader knows our nominations.
+pub const FIELD_MANAGER: &str = "stowage-scheduler-extender";
 
 /// Which pod, in which version, is written about.
 #[derive(Debug, Clone, Copy)]

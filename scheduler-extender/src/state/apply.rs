@@ -7,6 +7,7 @@ use stowage_shared::gpu::GpuKind;
 
 use super::event::{self, Change};
 use super::gpu_nodes::GpuNode;
+use super::nodes::Node;
 use super::{State, pods};
 use crate::clock::Now;
 
@@ -79,7 +80,7 @@ impl State {
     }
 
     fn node_seen(&mut self, node: event::Node) {
-        let name: Arc<str> = node.name.as_str().into();
+        let (name, node) = Node::of(node, &mut self.allocatables);
         match self.nodes.get_mut(&name) {
             Some(known) if *known == node => return,
             Some(known) => *known = node,
@@ -123,7 +124,7 @@ impl State {
             return self.gpu_node_gone(&seen.name);
         }
         let before = self.gpu_nodes.get(&seen.name);
-        let (name, node) = GpuNode::read(seen, before, &mut self.classes, now);
+        let (name, node) = GpuNode::read(seen, before, &mut self.classes, &mut self.words, now);
         if let Err(why) = &node.content
             && before.is_none_or(|before| before.content.is_ok())
         {

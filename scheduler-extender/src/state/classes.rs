@@ -1,7 +1,7 @@
 //! Which nodes are alike.
 //!
-//! A cluster of a thousand nodes has some dozens of different ones, counted by what their GPUs are and how they
-//! are in use. A request is placed once on each class instead of once on each node.
+//! A cluster of a thousand nodes has some dozens of different ones, counted by what their GPUs are, how they are in use,
+//! and what the node keeps for large pods. A request is placed once on each class instead of once on each node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use stowage_shared::gpu::GpuKind;
 use stowage_shared::occupancy::GpuState;
-use stowage_shared::policy::Occupied;
+use stowage_shared::policy::{Occupied, Reserve};
 
 use super::snapshot::{Class, KnownGpus};
 
@@ -24,7 +24,7 @@ type Look = (u64, u64, Vec<u32>, (u32, u64));
 #[derive(Debug, Default)]
 pub(super) struct Classes {
     kinds: HashMap<Arc<GpuKind>, u64>,
-    classes: HashMap<Vec<Look>, Class>,
+    classes: HashMap<(Reserve, Vec<Look>), Class>,
     next: u64,
 }
 
@@ -48,12 +48,13 @@ impl Classes {
         looks.sort_unstable();
         let mut order = vec![0; looks.len()].into_boxed_slice();
         (0..).zip(&looks).for_each(|(place, (_, gpu))| order[usize::from(*gpu)] = place);
-        let class = self.of(looks.into_iter().map(|(look, _)| look).collect());
+        let looks = looks.into_iter().map(|(look, _)| look).collect();
+        let class = self.of((now.reserve, looks));
         KnownGpus { now, class, order, fresh_until }
     }
 
-    fn of(&mut self, looks: Vec<Look>) -> Class {
-        if let Some(class) = self.classes.get(&looks) {
+    fn of(&mut self, alike: (Reserve, Vec<Look>)) -> Class {
+        if let Some(class) = self.classes.get(&alike) {
             return *class;
         }
         if self.classes.len() >= SWEEP_AT {
@@ -61,7 +62,7 @@ impl Classes {
         }
         self.next += 1;
         let class = Class(self.next);
-        self.classes.insert(looks, class);
+        self.classes.insert(alike, class);
         class
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
 use stowage_shared::gpu_node::GpuNodeStatus;
 use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resources};
-use stowage_shared::policy::{PolicyError, Want};
+use stowage_shared::policy::{PolicyError, Reserve, Want};
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
 
@@ -154,6 +154,8 @@ pub struct Node {
     pub ready: bool,
     /// The extended resources that its kubelet reports, with their allocatable counts.
     pub allocatable: BTreeMap<ResourceName, u64>,
+    /// What it keeps for large pods.
+    pub reserve: Reserve,
 }
 
 /// A GpuNode.

@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use stowage_shared::contract::GPU_NODE_STALE;
 use stowage_shared::gpu::Gpu;
 use stowage_shared::gpu_node::AllocationStatus;
+use stowage_shared::resource::ResourceName;
 
 use super::classes::Classes;
 use super::event;
+use super::interned::Interned;
 use crate::chain::chain;
 use crate::clock::Now;
 
@@ -30,7 +32,50 @@ pub(super) struct Content {
     pub(super) node_uid: String,
     /// By index.
     pub(super) gpus: Vec<Arc<Gpu>>,
-    pub(super) allocations: Vec<AllocationStatus>,
+    pub(super) allocations: Box<[Allocation]>,
+}
+
+/// What a container holds: an [`AllocationStatus`], with one copy of what many say alike.
+#[derive(Debug)]
+pub(super) struct Allocation {
+    pub(super) namespace: Arc<str>,
+    pub(super) pod: Box<str>,
+    pub(super) uid: Box<str>,
+    container: Arc<str>,
+    pub(super) resource: Arc<ResourceName>,
+    pub(super) device_ids: Box<[String]>,
+}
+
+/// One copy of each namespace, name of a container, and resource name.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    texts: Interned<str>,
+    resources: Interned<ResourceName>,
+}
+
+impl Allocation {
+    fn of(held: AllocationStatus, words: &mut Words) -> Self {
+        Self {
+            namespace: words.texts.of(held.namespace),
+            pod: held.pod.into(),
+            uid: held.uid.into(),
+            container: words.texts.of(held.container),
+            resource: words.resources.of(held.resource),
+            device_ids: held.device_ids.into(),
+        }
+    }
+
+    /// As the GpuNode had it.
+    pub(super) fn status(&self) -> AllocationStatus {
+        AllocationStatus {
+            namespace: self.namespace.to_string(),
+            pod: self.pod.to_string(),
+            uid: self.uid.to_string(),
+            container: self.container.to_string(),
+            resource: (*self.resource).clone(),
+            device_ids: self.device_ids.to_vec(),
+        }
+    }
 }
 
 impl GpuNode {
@@ -39,6 +84,7 @@ impl GpuNode {
         seen: event::GpuNode,
         before: Option<&Self>,
         classes: &mut Classes,
+        words: &mut Words,
         now: Now,
     ) -> (String, Self) {
         let observed_at = seen.status.as_ref().map_or("", |status| &status.observed_at).to_owned();
@@ -49,7 +95,7 @@ impl GpuNode {
                 (now.monotonic, now.monotonic + GPU_NODE_STALE.saturating_sub(age))
             }
         };
-        let content = seen.status.and_then(|mut status| {
+        let content = seen.status.and_then(|status| {
             if observed_at.parse::<Timestamp>().is_err() {
                 return Err(format!(
                     "observedAt is {observed_at:?}, not a time such as 2026-01-31T12:00:00Z"
@@ -62,10 +108,8 @@ impl GpuNode {
                 Arc::new(Gpu { kind: classes.kind(&gpu.kind), ..gpu })
             };
             let gpus = gpus.into_iter().map(shared).collect();
-            // Lists that were read have room for more; these are kept.
-            status.allocations.iter_mut().for_each(|held| held.device_ids.shrink_to_fit());
-            status.allocations.shrink_to_fit();
-            Ok(Content { node_uid: status.node_uid, gpus, allocations: status.allocations })
+            let allocations = status.allocations.into_iter().map(|held| Allocation::of(held, words));
+            Ok(Content { node_uid: status.node_uid, gpus, allocations: allocations.collect() })
         });
         (seen.name, Self { content, observed_at, received, fresh_until })
     }

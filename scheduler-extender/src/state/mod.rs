@@ -14,6 +14,8 @@ mod bind;
 mod classes;
 pub mod event;
 mod gpu_nodes;
+mod interned;
+mod nodes;
 mod nominations;
 mod pods;
 mod reckoning;
@@ -43,7 +45,8 @@ use self::apply::Listing;
 use self::assumptions::Assumptions;
 use self::classes::Classes;
 use self::event::Event;
-use self::gpu_nodes::GpuNode;
+use self::gpu_nodes::{Allocation, GpuNode, Words};
+use self::nodes::{Allocatables, Node};
 use self::nominations::Nominations;
 use self::pods::Pods;
 use self::views::Views;
@@ -52,8 +55,10 @@ use crate::clock::Now;
 /// Everything that the extender knows.
 #[derive(Debug, Default)]
 pub struct State {
-    nodes: BTreeMap<Arc<str>, event::Node>,
+    nodes: BTreeMap<Arc<str>, Node>,
+    allocatables: Allocatables,
     gpu_nodes: BTreeMap<String, GpuNode>,
+    words: Words,
     pods: Pods,
     assumptions: Assumptions,
     nominations: Nominations,
@@ -160,7 +165,7 @@ impl State {
             Some(audit::NodeView {
                 node: name.clone(),
                 gpus: content.gpus.iter().map(|gpu| (**gpu).clone()).collect(),
-                allocations: content.allocations.clone(),
+                allocations: content.allocations.iter().map(Allocation::status).collect(),
                 pods: pods.collect(),
             })
         });

@@ -11,6 +11,7 @@ use stowage_shared::reckon::{Held, NodePod, Seat, reckon_seats};
 use stowage_shared::resource::ResourceName;
 
 use super::gpu_nodes::Content;
+use super::nodes::Node;
 use super::{GpuNames, NodeGpus, NodeView, State, Unknown, event};
 
 impl State {
@@ -53,7 +54,7 @@ impl State {
 
     pub(super) fn reckon_node(&mut self, name: &Arc<str>) {
         let Some(node) = self.nodes.get(name) else { return };
-        let known = match self.believable(node) {
+        let known = match self.believable(name, node) {
             Ok(None) => Err(NodeGpus::None),
             Err(why) => Err(NodeGpus::Unknown(why)),
             Ok(Some((content, fresh_until))) => {
@@ -71,8 +72,8 @@ impl State {
     }
 
     /// What the GpuNode of a node tells, if it may be used; `None` where the node has no GPUs.
-    pub(super) fn believable(&self, node: &event::Node) -> Result<Option<(&Content, Instant)>, Unknown> {
-        let gpu_node = self.gpu_nodes.get(&node.name);
+    pub(super) fn believable(&self, name: &str, node: &Node) -> Result<Option<(&Content, Instant)>, Unknown> {
+        let gpu_node = self.gpu_nodes.get(name);
         let content = gpu_node.map(|gpu_node| gpu_node.content.as_ref());
         let published = match &content {
             None => Published::Nothing,
@@ -98,7 +99,7 @@ impl State {
         now: Instant,
     ) -> Result<Occupied, Option<Unknown>> {
         let node = self.nodes.get(name).ok_or(None)?;
-        match self.believable(node).map_err(Some)? {
+        match self.believable(name, node).map_err(Some)? {
             None => Err(None),
             Some((_, fresh_until)) if fresh_until <= now => Err(Some(Unknown::Old)),
             Some((content, _)) => Ok(self.in_use(name, content, gone)),
@@ -154,6 +155,7 @@ impl State {
         let mut pods: Vec<NodePod<'_>> = bound.chain(assumed).collect();
         // So that a pod counts alike whether it is assumed or bound.
         pods.sort_by_key(|pod| pod.uid);
-        reckon_seats(&content.gpus, &held, &pods, told)
+        let reserve = self.nodes.get(name).map(|node| node.reserve).unwrap_or_default();
+        Occupied { reserve, ..reckon_seats(&content.gpus, &held, &pods, told) }
     }
 }

@@ -110,7 +110,7 @@ impl State {
 
     fn seats_of(&self, name: &str, seats: &mut Vec<Seat>) {
         let Some(node) = self.nodes.get(name) else { return };
-        let Ok(Some((content, _))) = self.believable(node) else { return };
+        let Ok(Some((content, _))) = self.believable(name, node) else { return };
         self.in_use_by(name, content, &BTreeSet::new(), &mut |told: reckon::Seat<'_>| {
             let memory = |share: Option<stowage_shared::share::ShareSize>| {
                 let kind = &content.gpus.get(told.gpu)?.kind;
@@ -120,7 +120,7 @@ impl State {
             let (namespace, pod, stage) = match told.holder {
                 Holder::Held(at) => {
                     let held = content.allocations.get(at);
-                    held.map(|held| (held.namespace.clone(), held.pod.clone(), Stage::Held))
+                    held.map(|held| (held.namespace.to_string(), held.pod.to_string(), Stage::Held))
                         .unwrap_or_default()
                 }
                 Holder::Pod(uid) => {

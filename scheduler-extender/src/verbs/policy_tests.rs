@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use stowage_shared::contract::SHARE_WITH_ANNOTATION;
 use stowage_shared::plan::Plan;
+use stowage_shared::policy::Reserve;
 
 use super::*;
 use crate::clock::Now;
-use crate::state::event::{Change, Event, Pod};
+use crate::state::event::{Change, Event, Node, Pod};
 use crate::state::{Choice, State};
 use crate::synthetic::{self, SHARE, WHOLE};
 
@@ -192,4 +193,46 @@ fn preempt_knows_who_stays() {
         answer["NodeNameToMetaVictims"].as_object().unwrap().len()
     };
     assert_eq!([ask("c", "one"), ask("a", "two"), ask("a", "nobody")], [1, 1, 0]);
+}
+
+#[test]
+fn whole_gpus_are_kept_for_large_pods_where_the_node_says_so() {
+    let now = Now::read();
+    // Four whole GPUs on each.
+    let mut state = synthetic::state(3, 0, now);
+    for (name, label) in [(NODE, "3"), ("gpu-node-1", "three")] {
+        let node = Node { reserve: Reserve::of(Some(label)), ..synthetic::node(name) };
+        state.apply(Event::Node(Change::Applied(node)), now);
+    }
+    run(&mut state, &synthetic::pod("small", "small", WHOLE, 1), NODE, now);
+    let refused = state.choose(&synthetic::pod("next", "next", WHOLE, 2), NODE, now).unwrap_err().to_string();
+    let kept = "no free placement beside the whole GPUs that the node keeps for large pods (stowage.dev/reserve-whole-gpus)";
+    assert_eq!(refused, format!("{kept} any more"));
+    let verbs = verbs(state);
+    let nodes = [NODE, "gpu-node-1", "gpu-node-2"];
+    let ask = |resource, count| {
+        let body = synthetic::request(resource, count, nodes);
+        let answer: Value = serde_json::from_slice(&verbs.filter(&body, now.monotonic).body).unwrap();
+        let unreadable = &answer["FailedAndUnresolvableNodes"]["gpu-node-1"];
+        assert_eq!(*unreadable, json!("node label stowage.dev/reserve-whole-gpus is no number from 0 to 64"));
+        (answer["NodeNames"].clone(), answer["FailedNodes"].clone())
+    };
+    assert_eq!(ask(WHOLE, 1), (json!(["gpu-node-2"]), json!({ NODE: kept })));
+    assert_eq!(ask(WHOLE, 3), (json!([NODE, "gpu-node-2"]), json!({})));
+    assert_eq!(ask(SHARE, 8), (json!([NODE, "gpu-node-2"]), json!({})), "shares are of other GPUs");
+}
+
+#[test]
+fn a_label_that_comes_or_goes_counts_at_once() {
+    let now = Now::read();
+    let mut state = synthetic::state(1, 0, now);
+    let tell = |state: &mut State, label| {
+        let node = Node { reserve: Reserve::of(label), ..synthetic::node(NODE) };
+        state.apply(Event::Node(Change::Applied(node)), now);
+    };
+    let pod = synthetic::pod("p", "p", WHOLE, 1);
+    tell(&mut state, Some("4"));
+    assert!(state.choose(&pod, NODE, now).is_err());
+    tell(&mut state, None);
+    assert!(state.choose(&pod, NODE, now).is_ok());
 }

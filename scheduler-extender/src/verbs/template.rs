@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use stowage_shared::contract::RESERVE_LABEL;
 use stowage_shared::occupancy::GpuState;
 use stowage_shared::pack::{Cost, Demand, NoFit};
 use stowage_shared::pod::Quantity;
-use stowage_shared::policy::{Company, Occupied, Rank, Want};
+use stowage_shared::policy::{Occupied, Rank, Reserve, Want};
 use stowage_shared::resource::ResourceName;
 
 use super::memo::Judgement;
@@ -38,6 +39,8 @@ pub(super) struct Template {
     product: String,
     /// Its GPUs, as its kubelet would count them.
     allocatable: BTreeMap<ResourceName, u64>,
+    /// What it would keep for large pods.
+    reserve: Reserve,
 }
 
 impl Template {
@@ -50,7 +53,8 @@ impl Template {
             let count = Quantity::deserialize(quantity).ok()?.as_count().filter(|&count| count > 0)?;
             Some((resource, count))
         };
-        Self { product, allocatable: allocatable.filter_map(count).collect() }
+        let reserve = Reserve::of(object["metadata"]["labels"][RESERVE_LABEL].as_str());
+        Self { product, allocatable: allocatable.filter_map(count).collect(), reserve }
     }
 
     /// Whether it would have GPUs.
@@ -62,7 +66,7 @@ impl Template {
     pub(super) fn judge(&self, snapshot: &Snapshot, want: &Want, namespace: &str) -> Judgement {
         match self.twin(snapshot) {
             Some(gpus) => {
-                let idle = Occupied { gpus, company: Company::default() };
+                let idle = Occupied { gpus, reserve: self.reserve, ..Occupied::default() };
                 Judgement::of(idle.rank(want, namespace, &snapshot.mix))
             }
             None => self.judge_by_counts(&want.demand),

@@ -118,6 +118,35 @@ async fn of_two_replicas_one_plans_and_the_next_begins_when_it_ends() {
     eventually("the next pod is nominated", || async { nominated(&api, "q") == "b" }).await;
 }
 
+/// A waiting pod that somebody has nominated to a node.
+fn create_nominated(api: &ApiServer, name: &str, node: &str, manager: &str) {
+    let limits = json!({ GPU: "3" });
+    let object = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default", "managedFields": [{
+            "manager": manager, "operation": "Update", "subresource": "status", "apiVersion": "v1",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:status": { "f:nominatedNodeName": {} } } }] },
+        "spec": { "schedulerName": "stowage-scheduler", "containers": [{
+            "name": "main", "image": "x", "resources": { "limits": limits, "requests": limits } }] },
+    });
+    api.store().create(&PODS, "default", object).unwrap();
+    let nominate = |object: &mut Value| object["status"]["nominatedNodeName"] = node.into();
+    api.store().modify(&PODS, "default", name, Part::Status, nominate).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_leader_nominated_in_vain_is_taken_back_and_what_others_did_is_not() {
+    let api = cluster().await;
+    let ours = "stowage-scheduler-extender";
+    create_nominated(&api, "in-vain", "gone", ours);
+    create_nominated(&api, "theirs", "gone", "kube-scheduler");
+    create_nominated(&api, "of-use", "b", ours);
+    let _extender = Extender::ready_with(&api, &["--nominate"]).await;
+    // Taken back, and nominated by the one who plans now.
+    eventually("the pod is nominated anew", || async { nominated(&api, "in-vain") == "a" }).await;
+    assert_eq!((nominated(&api, "theirs"), nominated(&api, "of-use")), ("gone".into(), "b".into()));
+}
+
 /// Binds a pod of that priority to a node.
 async fn run(api: &ApiServer, extender: &Extender, name: &str, count: u32, node: &str) {
     let uid = create_pod(api, name, GPU, count);

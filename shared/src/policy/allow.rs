@@ -2,7 +2,8 @@
 
 use super::{Policy, ShareWith};
 use crate::contract::{
-    DISTINCT_GPUS_ANNOTATION, GPU_MEMORY_MIN_ANNOTATION, GPU_MODEL_ANNOTATION, SHARE_WITH_ANNOTATION,
+    DISTINCT_GPUS_ANNOTATION, GPU_MEMORY_MIN_ANNOTATION, GPU_MODEL_ANNOTATION, GPUS_PER_NODE_MAX,
+    RESERVE_LABEL, SHARE_WITH_ANNOTATION,
 };
 use crate::gpu::Gpu;
 
@@ -15,7 +16,7 @@ pub struct Occupant<'a> {
     pub share_with: ShareWith,
 }
 
-/// Why a policy keeps a pod off a GPU. The texts are few and without numbers, as those of
+/// Why a policy of the pod, of those there, or of the node keeps a pod off a GPU. The texts are few and without numbers, as those of
 /// [`NoFit`](crate::pack::NoFit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum NotAllowed {
@@ -34,12 +35,18 @@ pub enum NotAllowed {
     /// Too few different GPUs.
     #[error("no free placement on as many different GPUs as {DISTINCT_GPUS_ANNOTATION} wants")]
     Distinct,
+    /// What is idle is kept for pods that ask for more whole GPUs.
+    #[error("no free placement beside the whole GPUs that the node keeps for large pods ({RESERVE_LABEL})")]
+    Reserved,
+    /// The node's label cannot be read, so it is not known what it keeps.
+    #[error("node label {RESERVE_LABEL} is no number from 0 to {GPUS_PER_NODE_MAX}")]
+    ReserveUnreadable,
 }
 
 impl NotAllowed {
     /// Whether it would still be so if every pod left the node.
     pub fn is_permanent(self) -> bool {
-        matches!(self, Self::Model | Self::Memory)
+        matches!(self, Self::Model | Self::Memory | Self::ReserveUnreadable)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Node, Occupant, Policy, PolicyError, Rank, ShareWith, WhyNot, place};
+use super::{Node, Occupant, Policy, PolicyError, Rank, Reserve, ShareWith, WhyNot, place};
 use crate::occupancy::GpuState;
 use crate::pack::{self, Demand, Mix, Placement};
 use crate::request::Request;
@@ -105,21 +105,48 @@ pub struct Occupied {
     pub gpus: Vec<GpuState>,
     /// Who is on them.
     pub company: Company,
+    /// What the node keeps for large pods.
+    pub reserve: Reserve,
 }
 
 impl Occupied {
-    /// Places what a pod in `namespace` wants. Without a policy, its own or that of a pod there, this is the packing
-    /// core's answer and costs no more.
+    /// Places what a pod in `namespace` wants. Without a policy, its own, that of a pod there or of the node, this is the
+    /// packing core's answer and costs no more.
     ///
     /// # Errors
     /// [`WhyNot`].
     pub fn place(&self, want: &Want, namespace: &str, mix: &Mix) -> Result<Placement, WhyNot> {
+        match self.reserve {
+            Reserve::None => self.place_anywhere(want, namespace, mix),
+            _ => self.place_beside_kept(want, namespace, mix),
+        }
+    }
+
+    /// The same, whatever the node keeps for large pods.
+    pub(super) fn place_anywhere(
+        &self,
+        want: &Want,
+        namespace: &str,
+        mix: &Mix,
+    ) -> Result<Placement, WhyNot> {
         if want.policy.is_default() && !self.company.keeps {
             return Ok(pack::place(&self.gpus, &want.demand, mix)?);
         }
         let occupants = self.company.occupants(self.gpus.len());
         let node = Node { gpus: &self.gpus, occupants: &occupants };
         place(node, &want.demand, mix, &want.policy, namespace)
+    }
+
+    /// Some of its GPUs, with who is there.
+    pub(super) fn only(&self, some: &[usize]) -> Self {
+        let gpus = some.iter().map(|&gpu| self.gpus[gpu].clone()).collect();
+        let mut only = Self { gpus, ..Self::default() };
+        for guest in &self.company.guests {
+            if let Some(gpu) = some.iter().position(|&gpu| gpu == guest.gpu) {
+                only.company.join(gpu, &guest.namespace, guest.share_with);
+            }
+        }
+        only
     }
 
     /// How good this node is for the pod, if it fits.

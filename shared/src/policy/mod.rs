@@ -15,11 +15,12 @@
 //!
 //! [`Policy::read`] reads them, [`Policy::allows`] judges one GPU, and [`place`] places a request by them. A
 //! placement without policies is the packing core's, unchanged. [`Occupied`] is a node with who is on its GPUs, as the
-//! extender and the command line judge it.
+//! extender and the command line judge it; what its owner keeps for large pods, by a label of the node, is a [`Reserve`].
 
 mod allow;
 mod company;
 mod place;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use std::fmt;
 pub use self::allow::{NotAllowed, Occupant};
 pub use self::company::{Company, Occupied, Want};
 pub use self::place::{Node, Rank, WhyNot, place};
+pub use self::reserve::Reserve;
 
 use crate::contract::{
     DISTINCT_GPUS_ANNOTATION, GPU_MEMORY_MIN_ANNOTATION, GPU_MODEL_ANNOTATION, GPU_MODEL_PATTERNS_MAX,

@@ -133,7 +133,7 @@ fn spread_key(policy: &Policy, state: &GpuState) -> u64 {
 }
 
 /// All that a placement depends on. Two GPUs that look alike differ in who is on them and where they are.
-fn look(state: &GpuState) -> (&GpuKind, u64, Vec<u32>, (u32, u64)) {
+pub(super) fn look(state: &GpuState) -> (&GpuKind, u64, Vec<u32>, (u32, u64)) {
     let in_use = (0..state.gpu.kind.offers().len()).map(|offer| state.occupancy.in_use(offer)).collect();
     (&state.gpu.kind, state.gpu.sick_offers(), in_use, state.occupancy.sized())
 }

@@ -1,3 +1,5 @@
+mod reserve;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,21 +21,22 @@ fn policy(annotations: &[(&str, &str)]) -> Policy {
 
 /// A GPU of a model with that much memory, in four shares.
 fn gpu(index: u32, model: &str, gib: u64) -> GpuState {
-    let offer = Offer {
-        resource: ResourceName::gpu().shared(),
-        part: Part::Whole,
-        replicas: Some(4),
-        distinct: false,
-        capped: false,
-    };
+    offering(index, model, gib, vec![offer(ResourceName::gpu().shared(), Part::Whole, Some(4))])
+}
+
+fn offer(resource: ResourceName, part: Part, replicas: Option<u32>) -> Offer {
+    Offer { resource, part, replicas, distinct: false, capped: false }
+}
+
+fn offering(index: u32, model: &str, gib: u64, offers: Vec<Offer>) -> GpuState {
     let uuid = format!("GPU-{index}");
     GpuState::idle(Arc::new(Gpu {
-        part_uuids: vec![uuid.clone()],
+        part_uuids: vec![uuid.clone(); offers.len()],
         uuid: uuid.parse().unwrap(),
         index,
         numa_node: None,
         near: Vec::new(),
-        kind: Arc::new(GpuKind::new(model, MemoryMib(gib * 1024), vec![offer]).unwrap()),
+        kind: Arc::new(GpuKind::new(model, MemoryMib(gib * 1024), offers).unwrap()),
         foreign: Vec::new(),
         unhealthy: None,
         sick: BTreeMap::new(),
@@ -229,7 +232,7 @@ fn who_is_there_bars_gpus_only_where_somebody_minds() {
 
 #[test]
 fn what_is_taken_by_a_pod_of_its_own_keeps_others_off() {
-    let mut node = Occupied { gpus: vec![gpu(0, "M", 24), gpu(1, "M", 24)], company: Company::default() };
+    let mut node = Occupied { gpus: vec![gpu(0, "M", 24), gpu(1, "M", 24)], ..Occupied::default() };
     let mix = Mix::prior(node.gpus.iter().map(|gpu| &*gpu.gpu));
     let share = || Demand::from([(ResourceName::gpu().shared(), 1)]);
     let alone = Want { demand: share(), policy: policy(&[("stowage.dev/share-with", "namespace")]) };

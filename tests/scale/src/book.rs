@@ -62,6 +62,12 @@ impl NodeBook {
         &self.status
     }
 
+    /// Who holds what, for people.
+    pub fn holders(&self) -> String {
+        let line = |held: &AllocationStatus| format!("{}: {}", held.pod, held.device_ids.join(" "));
+        self.status.allocations.iter().map(line).collect::<Vec<_>>().join(", ")
+    }
+
     /// Hands out what a plan promises, or others.
     pub fn confirm(&mut self, holder: &Holder, plan: &Plan) -> Confirmed {
         let mut confirmed = Confirmed::AsPlanned;

@@ -62,6 +62,8 @@ pub struct State {
     pub books: Books,
     /// What was counted.
     pub counts: Counts,
+    /// Pods that did not get what they were promised: who, where, what, and who had it.
+    pub surprises: Vec<String>,
     written: HashMap<String, Instant>,
     dirty: BTreeSet<String>,
     to_tell: Vec<(String, &'static str)>,
@@ -205,6 +207,11 @@ impl State {
             uid: uid.to_owned(),
         };
         let confirmed = book.confirm(&holder, &plan);
+        if confirmed != Confirmed::AsPlanned {
+            let held = book.holders();
+            self.surprises
+                .push(format!("{name} on {node}: {confirmed:?}, planned {plan:?}; held now: {held}"));
+        }
         match confirmed {
             Confirmed::AsPlanned => self.counts.as_planned += 1,
             Confirmed::Otherwise => self.counts.otherwise += 1,

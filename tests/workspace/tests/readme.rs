@@ -14,6 +14,7 @@ fn the_readme_lists_the_values_of_the_code() {
                  `{DISTINCT_GPUS_ANNOTATION}` `{SHARE_WITH_ANNOTATION}`"
             ),
         ),
+        ("node label for whole GPUs that are kept", format!("`{RESERVE_LABEL}`")),
         ("may a pod be moved for others", format!("`{DISRUPTABLE_ANNOTATION}`")),
         ("API group and version", format!("`{API_GROUP}` `{API_VERSION}`")),
         ("scheduler name", format!("`{SCHEDULER_NAME}`")),

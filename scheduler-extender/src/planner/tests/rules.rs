@@ -1,8 +1,12 @@
 //! Who is nominated, and where.
 
 use serde_json::{Value, json};
+use stowage_shared::policy::Reserve;
 
 use super::*;
+use crate::book::tests::pod as pod_of;
+use crate::planner::left::{self, Fits};
+use crate::state::event::Node;
 use crate::synthetic::{SLICE, WHOLE};
 
 #[track_caller]
@@ -137,4 +141,69 @@ fn a_round_goes_on_where_the_last_one_stopped() {
     let round = cluster.plan(4);
     assert_eq!(round.nominations.len(), 4);
     assert!(round.resume.is_some());
+}
+
+#[test]
+fn no_small_pod_is_nominated_to_what_a_node_keeps_for_large_ones() {
+    let mut cluster = Cluster::of(2);
+    let kept = Node { reserve: Reserve::of(Some("4")), ..synthetic::node("gpu-node-0") };
+    cluster.state.apply(Event::Node(Change::Applied(kept)), cluster.now);
+    cluster.tell(&asks("large", WHOLE, 4, &json!({ "priority": -1 })));
+    for name in ["a", "b"] {
+        cluster.tell(&asks(name, WHOLE, 3, &json!({})));
+    }
+    check(&mut cluster, &[("a", "gpu-node-1"), ("large", "gpu-node-0")]);
+}
+
+/// Whether a pod that is nominated by us fits its node.
+fn fits(cluster: &mut Cluster, name: &str, count: u32, node: &str) -> Fits {
+    let mut pod = asks(name, WHOLE, count, &json!({}));
+    pod["status"]["nominatedNodeName"] = json!(node);
+    pod["metadata"]["managedFields"] = json!([{
+        "manager": "stowage-scheduler-extender", "operation": "Update", "subresource": "status", "apiVersion": "v1",
+        "fieldsType": "FieldsV1", "fieldsV1": { "f:status": { "f:nominatedNodeName": {} } } }]);
+    let pod = cluster.tell(&pod);
+    assert!(pod.nominated_by_us);
+    cluster.state.touch_any();
+    let snapshot = cluster.state.snapshot().unwrap();
+    left::fits(&cluster.book, &cluster.state, &snapshot, &pod, cluster.now.monotonic)
+}
+
+#[test]
+fn a_nomination_is_of_use_while_the_pod_fits_or_will_when_others_have_left() {
+    let mut cluster = Cluster::of(2);
+    assert_eq!(fits(&mut cluster, "a", 3, "gpu-node-0"), Fits::Now);
+    assert_eq!(fits(&mut cluster, "a", 5, "gpu-node-0"), Fits::No, "there are four");
+    assert_eq!(fits(&mut cluster, "a", 1, "gone"), Fits::No);
+    let mut user = asks("user", WHOLE, 2, &json!({ "nodeName": "gpu-node-0" }));
+    cluster.tell(&user);
+    assert_eq!(fits(&mut cluster, "a", 3, "gpu-node-0"), Fits::No);
+    user["metadata"]["deletionTimestamp"] = json!("2026-11-24T10:00:00Z");
+    cluster.tell(&user);
+    assert_eq!(fits(&mut cluster, "a", 3, "gpu-node-0"), Fits::Soon);
+    let cordoned = json!({ "unschedulable": true });
+    cluster.book.apply_node(Change::Applied(node(site("gpu-node-1", 16, &cordoned))));
+    assert_eq!(fits(&mut cluster, "a", 1, "gpu-node-1"), Fits::No);
+    cluster.book.apply_node(Change::Applied(node(site("gpu-node-1", 0, &json!({})))));
+    assert_eq!(fits(&mut cluster, "a", 1, "gpu-node-1"), Fits::No, "no cpu is left");
+}
+
+#[test]
+fn only_what_our_account_wrote_is_our_nomination() {
+    let entry = |manager: &str, field: &str| json!({ "manager": manager, "fieldsV1": { "f:status": { field: {} }, "f:spec": {} } });
+    let ours = "stowage-scheduler-extender";
+    let is_ours = |entries: Value| {
+        let mut pod = asks("a", WHOLE, 1, &json!({}));
+        pod["metadata"]["managedFields"] = entries;
+        pod_of(pod).nominated_by_us
+    };
+    assert!(is_ours(json!([entry("kube-scheduler", "f:conditions"), entry(ours, "f:nominatedNodeName")])));
+    for others in [
+        json!([entry("kube-scheduler", "f:nominatedNodeName"), entry(ours, "f:conditions")]),
+        json!([{ "manager": ours, "fieldsV1": {} }, { "manager": null, "fieldsV1": null }, {}]),
+        json!([]),
+        Value::Null,
+    ] {
+        assert!(!is_ours(others.clone()), "{others}");
+    }
 }

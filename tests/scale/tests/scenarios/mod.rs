@@ -39,6 +39,7 @@ impl Stage {
         let mut state = self.hollow.state();
         state.record.clear();
         state.counts = Default::default();
+        state.surprises.clear();
         Ok(())
     }
 

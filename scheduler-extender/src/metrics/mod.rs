@@ -1,12 +1,20 @@
 //! What is counted, all under `stowage_scheduler_extender_`.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+mod labels;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use self::labels::{BindOutcome, EvictionResult, Verb};
+
+pub(crate) use self::labels::StateLabel;
+
+use self::labels::{
+    EvictionLabel, KindLabel, OutcomeLabel, RequestLabels, ResultLabel, VerbLabel, WriteLabel,
+};
 use crate::health::Kind;
 use crate::planner::track::Outcome as NominationOutcome;
 use crate::state::{NodeGpus, Snapshot, State, Unknown};
@@ -15,126 +23,6 @@ use crate::verbs::Outcome;
 /// Upper bounds in seconds: a filter takes a millisecond, a bind waits for the API server.
 const BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0];
-
-/// What kube-scheduler calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verb {
-    /// filter.
-    Filter,
-    /// prioritize.
-    Prioritize,
-    /// preempt.
-    Preempt,
-    /// bind.
-    Bind,
-}
-
-/// What became of a bind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BindOutcome {
-    /// The API server said so at once.
-    Bound,
-    /// The answer was lost, and the pod turned out to be bound as planned.
-    FoundBound,
-    /// We did not try.
-    Refused,
-    /// The API server refused it.
-    Rejected,
-    /// It is not known; the devices stay held for a while.
-    InDoubt,
-}
-
-/// A label's value that is one word of a fixed set.
-macro_rules! words {
-    ($kind:ty { $($value:pat => $word:literal),+ $(,)? }) => {
-        impl EncodeLabelValue for $kind {
-            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-                let word = match self { $($value => $word),+ };
-                EncodeLabelValue::encode(&word, encoder)
-            }
-        }
-    };
-}
-
-words!(Verb { Verb::Filter => "filter", Verb::Prioritize => "prioritize", Verb::Preempt => "preempt", Verb::Bind => "bind" });
-words!(Outcome { Outcome::Ok => "ok", Outcome::Error => "error", Outcome::BadRequest => "bad_request" });
-words!(BindOutcome {
-    BindOutcome::Bound => "bound",
-    BindOutcome::FoundBound => "found_bound",
-    BindOutcome::Refused => "refused",
-    BindOutcome::Rejected => "rejected",
-    BindOutcome::InDoubt => "in_doubt",
-});
-
-/// What became of an eviction of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EvictionResult {
-    /// The pod goes.
-    Evicted,
-    /// It was gone already.
-    Gone,
-    /// A PodDisruptionBudget keeps it.
-    Protected,
-    /// It is not known, or not allowed.
-    Failed,
-}
-
-words!(EvictionResult {
-    EvictionResult::Evicted => "evicted",
-    EvictionResult::Gone => "gone",
-    EvictionResult::Protected => "protected",
-    EvictionResult::Failed => "failed",
-});
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EvictionLabel {
-    result: EvictionResult,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WriteLabel {
-    result: &'static str,
-}
-
-words!(NominationOutcome {
-    NominationOutcome::OnNode => "on_node",
-    NominationOutcome::Elsewhere => "elsewhere",
-    NominationOutcome::TooLate => "too_late",
-    NominationOutcome::LeftAlone => "left_alone",
-    NominationOutcome::None => "none",
-    NominationOutcome::Expired => "expired",
-});
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: NominationOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerbLabel {
-    verb: Verb,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    verb: Verb,
-    result: Outcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
-    result: BindOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct StateLabel {
-    pub(crate) state: &'static str,
-}
 
 /// The metrics.
 #[derive(Debug)]

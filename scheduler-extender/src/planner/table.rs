@@ -1,0 +1,239 @@
+//! The cluster as it is while a round of the planner goes on: what is bound, held or nominated, and whom this round has
+//! nominated before.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use stowage_shared::policy::{Rank, ShareWith, Want};
+
+use super::plan::{Nomination, Scene};
+use crate::book::amounts::Amounts;
+use crate::book::objects::Pod;
+use crate::state::{KnownGpus, Nominee, arrange};
+use crate::verbs::Judgement;
+
+/// Nodes that turn out not to hold everything that is kept there together, before a pod is given up for this round.
+const SECOND_CHOICES_MAX: usize = 8;
+
+/// Who counts as placed on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// Everybody who is nominated there.
+    All,
+    /// Those who are at least as important.
+    AtLeast(i32),
+}
+
+impl Counted {
+    fn counts(self, priority: i32) -> bool {
+        match self {
+            Self::All => true,
+            Self::AtLeast(least) => priority >= least,
+        }
+    }
+}
+
+/// A node to which this round has nominated somebody.
+struct Touched<'a> {
+    nominees: Vec<Nominee>,
+    judged: HashMap<(Want, Option<&'a str>, bool), Judgement>,
+}
+
+/// The cluster as it is while a round goes on.
+pub(super) struct Table<'a> {
+    scene: &'a Scene<'a>,
+    /// The nodes' names, in the snapshot's order.
+    names: Vec<&'a Arc<str>>,
+    /// What pods that are not bound take of a node, with their priorities.
+    extra: HashMap<&'a str, Vec<(i32, &'a Amounts)>>,
+    /// The pods that have a place: held, or nominated.
+    placed: BTreeSet<&'a str>,
+    /// The least important pod that is nominated anywhere.
+    least: Option<i32>,
+    touched: HashMap<usize, Touched<'a>>,
+    /// Whether a pod that is placed anywhere keeps its GPUs to its namespace.
+    keeps: bool,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(scene: &'a Scene<'a>) -> Self {
+        let mut table = Self {
+            scene,
+            names: scene.snapshot.nodes().map(|node| &node.name).collect(),
+            extra: HashMap::new(),
+            placed: BTreeSet::new(),
+            least: None,
+            touched: HashMap::new(),
+            keeps: false,
+        };
+        let book = scene.book;
+        for (uid, node) in scene.snapshot.assumed.iter() {
+            // It goes before everybody.
+            table.place(uid, node, i32::MAX);
+        }
+        for node in scene.snapshot.nodes() {
+            if let Ok(known) = node.usable(scene.now) {
+                let beside = node.nominated.as_ref().map_or(known, |kept| kept.beside_all(known));
+                table.keeps |= beside.now.company.keeps();
+            }
+            for nominee in node.nominated.iter().flat_map(|kept| kept.nominees()) {
+                table.place(&nominee.uid, &node.name, nominee.priority);
+                table.least = Some(table.least.map_or(nominee.priority, |least| least.min(nominee.priority)));
+            }
+        }
+        // Pods without GPUs, which kube-scheduler has nominated.
+        for (_, pod) in book.waiting(None).filter(|(_, pod)| !pod.nominated.is_empty()) {
+            if !table.placed.contains(&*pod.uid) {
+                table.extra.entry(&pod.nominated).or_default().push((pod.priority, &pod.wants));
+            }
+        }
+        table
+    }
+
+    fn place(&mut self, uid: &'a str, node: &'a str, priority: i32) {
+        self.placed.insert(uid);
+        if let Some(pod) = self.scene.book.pod(uid).filter(|pod| pod.node.is_empty()) {
+            self.extra.entry(node).or_default().push((priority, &pod.wants));
+        }
+    }
+
+    pub(super) fn has_a_place(&self, pod: &Pod) -> bool {
+        self.placed.contains(&*pod.uid)
+    }
+
+    /// A pod's namespace, where it matters to what the pod fits.
+    pub(super) fn scope(&self, pod: &'a Pod, want: &Want) -> Option<&'a str> {
+        (self.keeps || want.policy.share_with == ShareWith::Namespace).then_some(&*pod.namespace)
+    }
+
+    /// The best node for a pod, if it fits one.
+    pub(super) fn choose(&mut self, pod: &'a Pod, want: &Want) -> Option<usize> {
+        let least = self.least.is_some_and(|least| least < pod.priority);
+        let passes = [Counted::All, Counted::AtLeast(pod.priority)];
+        passes.into_iter().take(if least { 2 } else { 1 }).find_map(|counted| self.best(pod, want, counted))
+    }
+
+    fn best(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Option<usize> {
+        let ranks = self.ranks(pod, want, counted);
+        let mut barred: Vec<usize> = Vec::new();
+        for _ in 0..SECOND_CHOICES_MAX {
+            let mut best: Option<(Rank, usize)> = None;
+            for &(at, rank) in ranks.iter().filter(|(at, _)| !barred.contains(at)) {
+                // Names are in order, so among equals the first is best, as in prioritize.
+                if best.is_none_or(|(known, _)| rank < known) && self.admits(at, pod, counted) {
+                    best = Some((rank, at));
+                }
+            }
+            let (_, at) = best?;
+            if self.holds_all(at, pod, want, counted) {
+                return Some(at);
+            }
+            barred.push(at);
+        }
+        None
+    }
+
+    /// The nodes whose GPUs have room, and how good they are.
+    fn ranks(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Vec<(usize, Rank)> {
+        let (scene, mut touched) = (self.scene, Vec::new());
+        let mut untouched: Vec<(usize, &KnownGpus)> = Vec::new();
+        for (at, node) in scene.snapshot.nodes().enumerate() {
+            let Ok(known) = node.usable(scene.now) else { continue };
+            let beside = node.nominated.as_ref().map_or(known, |kept| match counted {
+                Counted::All => kept.beside_all(known),
+                Counted::AtLeast(priority) => kept.beside(known, priority),
+            });
+            if self.touched.contains_key(&at) {
+                touched.push((at, beside));
+            } else {
+                untouched.push((at, beside));
+            }
+        }
+        let nodes = untouched.iter().map(|(_, known)| *known);
+        let judgements = scene.memo.judge(scene.snapshot, want, &pod.namespace, nodes);
+        let mut ranks: Vec<(usize, Rank)> = Vec::with_capacity(judgements.len());
+        let found = untouched.iter().zip(&judgements);
+        ranks.extend(found.filter_map(|((at, _), judgement)| Some((*at, judgement.rank()?))));
+        for (at, beside) in touched {
+            ranks.extend(self.judge_touched(at, beside, pod, want, counted).map(|rank| (at, rank)));
+        }
+        ranks.sort_unstable_by_key(|(at, _)| *at);
+        ranks
+    }
+
+    fn judge_touched(
+        &mut self,
+        at: usize,
+        beside: &KnownGpus,
+        pod: &'a Pod,
+        want: &Want,
+        counted: Counted,
+    ) -> Option<Rank> {
+        let mix = &self.scene.snapshot.mix;
+        let key = (want.clone(), self.scope(pod, want), counted == Counted::All);
+        let touched = self.touched.get_mut(&at)?;
+        let judged = touched.judged.entry(key).or_insert_with(|| {
+            let mut room = beside.now.clone();
+            // Whoever was before in this round's queue is at least as important.
+            for nominee in &touched.nominees {
+                nominee.settle(&mut room, mix);
+            }
+            Judgement::of(room.rank(want, &pod.namespace, mix))
+        });
+        judged.rank()
+    }
+
+    /// Whether a node's rules and the pod's admit each other, and cpu, memory and the like are there.
+    fn admits(&self, at: usize, pod: &Pod, counted: Counted) -> bool {
+        let Some(name) = self.names.get(at) else { return false };
+        let Some(node) = self.scene.book.node(name) else { return false };
+        if !pod.rules.admit(&node.site) {
+            return false;
+        }
+        let none = Amounts::default();
+        let bound = self.scene.book.used(name).unwrap_or(&none);
+        match self.extra.get(&***name) {
+            None => pod.wants.fits(&node.allocatable, bound),
+            Some(extra) => {
+                let mut used = bound.clone();
+                extra.iter().filter(|(of, _)| counted.counts(*of)).for_each(|(_, wants)| used.add(wants));
+                pod.wants.fits(&node.allocatable, &used)
+            }
+        }
+    }
+
+    /// Whether everybody who counts there fits together with the pod, placed as the state will place them.
+    fn holds_all(&self, at: usize, pod: &Pod, want: &Want, counted: Counted) -> bool {
+        let Some(node) = self.scene.snapshot.nodes().nth(at) else { return false };
+        let Ok(known) = node.usable(self.scene.now) else { return false };
+        let before = node.nominated.iter().flat_map(|kept| kept.nominees());
+        let now = self.touched.get(&at).into_iter().flat_map(|touched| &touched.nominees);
+        let pod = nominee(pod, want.clone());
+        let all = before.chain(now).filter(|nominee| counted.counts(nominee.priority)).chain([&pod]);
+        arrange(&known.now, all, &self.scene.snapshot.mix)
+    }
+
+    pub(super) fn nominate(&mut self, at: usize, pod: &'a Pod, want: Want) -> Nomination {
+        let node = self.names[at];
+        self.extra.entry(node).or_default().push((pod.priority, &pod.wants));
+        self.keeps |= want.policy.share_with == ShareWith::Namespace;
+        let touched = self
+            .touched
+            .entry(at)
+            .or_insert_with(|| Touched { nominees: Vec::new(), judged: HashMap::new() });
+        touched.nominees.push(nominee(pod, want));
+        touched.judged.clear();
+        Nomination {
+            uid: pod.uid.clone(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            resource_version: pod.resource_version.clone(),
+            node: node.clone(),
+        }
+    }
+}
+
+fn nominee(pod: &Pod, want: Want) -> Nominee {
+    let (uid, namespace) = (pod.uid.clone(), pod.namespace.clone());
+    Nominee { uid, priority: pod.priority, namespace, want }
+}
