@@ -75,9 +75,9 @@ async fn the_other_pair_takes_over_when_the_leader_and_its_extender_are_killed(
     let made = after[&201] - before[&201];
     // A Binding whose extender was killed before the answer came counts as no success, although the pod may be bound by it.
     let given_up = cluster::metrics(&stage.cluster).await?;
-    let given_up = given_up.sum("apiserver_request_aborts_total", &["subresource=\"binding\""]);
+    let given_up = given_up.sum("apiserver_request_aborts_total", &["subresource=\"binding\""]) as u64;
     eprintln!(
-        "({made} Bindings were answered for {} pods, {given_up} were on their way to the killed one)",
+        "({made} Bindings were answered for {} pods, {given_up} were given up by their client)",
         3 * WAVE
     );
     ensure!(made <= 3 * WAVE as u64, "{made} Bindings for {} pods: {after:?}", 3 * WAVE);
