@@ -175,5 +175,8 @@ async fn without_the_drivers_program_the_log_says_what_is_missing() {
     let log = plugin.until_said("The MPS control daemon is down.").await;
     assert!(log.contains("cannot run nvidia-cuda-mps-control, which comes with the driver"), "{log}");
     plugin.until_not_ready("NVIDIA_DRIVER_CAPABILITIES").await;
-    assert_eq!(node.0.allocatable().get(SHARED), Some(&0));
+    eventually("the kubelet knows that there is none to be had", || async {
+        node.0.allocatable().get(SHARED) == Some(&0)
+    })
+    .await;
 }
