@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use kubelet_api::pod_resources::AllocatableResourcesRequest;
@@ -15,7 +15,7 @@ use stowage_cluster_tests::{Cluster, Scenario, scenarios};
 use super::Stage;
 use super::stowage::pods::{self, By};
 use super::stowage::release::{PLUGIN_NAMESPACE, Release, SCHEDULER_NAMESPACE};
-use super::stowage::{LIMIT, NodeFiles, look};
+use super::stowage::{LIMIT, NodeFiles, look, nodes_offer_their_gpus};
 
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
     scenarios![the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on]
@@ -31,15 +31,10 @@ async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: 
     let start = Instant::now();
     release.install().await?;
     eprintln!("installed in {:.1} s", start.elapsed().as_secs_f64());
-    nodes_offer_their_gpus(cluster).await?;
+    nodes_offer_their_gpus(cluster, &[]).await?;
     nothing_has_more_rights_than_it_may(cluster).await?;
 
-    let deployments = [
-        pods::deployment("dedicated", 3, pods::spec(By::Stowage, "gpu", 1)),
-        pods::deployment("medium", 3, pods::spec(By::Stowage, "mig-1g.5gb", 1)),
-        pods::deployment("small", 3, pods::spec(By::Stowage, "gpu.shared", 1)),
-    ];
-    cluster.apply(deployments.into()).await?;
+    cluster.apply(pods::three_of_each().into()).await?;
     let running = pods::all_running(cluster, 9, LIMIT).await?;
     look::containers_see_their_plans(cluster, &running).await?;
     look::audit_is_clean(cluster).await?;
@@ -59,23 +54,6 @@ async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: 
     ensure!(look::gpu_nodes(cluster.client()).list(&ListParams::default()).await.is_ok(), "the CRD went too");
     pods::delete_all(cluster, LIMIT).await?;
     release.clean_up().await
-}
-
-async fn nodes_offer_their_gpus(cluster: &Cluster) -> Result<()> {
-    let nodes: Api<Node> = Api::all(cluster.client());
-    cluster
-        .wait_until(LIMIT, "the nodes to offer their GPUs", &[], async || {
-            for files in NodeFiles::all() {
-                let allocatable = nodes.get(files.node).await?.status.unwrap_or_default().allocatable;
-                let allocatable = allocatable.unwrap_or_default();
-                for (resource, want) in files.offers {
-                    let got = allocatable.get(*resource).map_or("none", |quantity| quantity.0.as_str());
-                    ensure!(got == want.to_string(), "{}: {got} of {want} {resource}", files.node);
-                }
-            }
-            Ok(())
-        })
-        .await
 }
 
 /// No container is privileged, and the scheduler's pods are where only `restricted` ones may be.
@@ -139,25 +117,43 @@ async fn serving_container(cluster: &Cluster, pod: &str) -> Result<&'static str>
     anyhow::bail!("no container of {pod} serves")
 }
 
-/// Upgrades the release, until other plugins serve; all the while each node has one that is ready.
+/// Upgrades the release, until other plugins serve; fails if a node is seen without a plugin that is ready meanwhile.
 async fn upgrade(cluster: &Cluster, release: &Release<'_>) -> Result<()> {
+    // Killed containers are started again before.
+    let ready = async || all_have_a_plugin(cluster).await;
+    cluster.wait_until(LIMIT, "the plugins to be ready", &[], ready).await?;
     let old = plugins(cluster).await?;
+    let others_serve = async {
+        release.upgrade().await?;
+        cluster
+            .wait_until(LIMIT, "the old plugins to be gone", &[], async || {
+                let now = plugins(cluster).await?;
+                let left = now.intersection(&old).count();
+                ensure!(now.len() == old.len() && left == 0, "{} are there, {left} of the old", now.len());
+                Ok(())
+            })
+            .await
+    };
+    tokio::select! {
+        done = others_serve => done,
+        seen = until_a_node_lacks_a_plugin(cluster) => seen,
+    }
+}
+
+/// Looks again and again whether each node has a plugin that is ready. It ends with an error only.
+async fn until_a_node_lacks_a_plugin(cluster: &Cluster) -> Result<()> {
+    loop {
+        all_have_a_plugin(cluster).await?;
+        tokio::time::sleep(8 * LOOK_EVERY).await;
+    }
+}
+
+async fn all_have_a_plugin(cluster: &Cluster) -> Result<()> {
     let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
-    release.upgrade().await?;
-    cluster
-        .wait_until(LIMIT, "the old plugins to be gone", &[], async || {
-            let status = sets.get("stowage-device-plugin").await?.status.unwrap_or_default();
-            ensure!(status.number_unavailable.unwrap_or(0) == 0, "a node has no plugin that is ready");
-            let now = plugins(cluster).await?;
-            ensure!(
-                now.len() == old.len() && now.is_disjoint(&old),
-                "{} are there, {} of the old",
-                now.len(),
-                now.intersection(&old).count()
-            );
-            Ok(())
-        })
-        .await
+    let status = sets.get("stowage-device-plugin").await?.status.unwrap_or_default();
+    let lacking = status.number_unavailable.unwrap_or(0);
+    ensure!(lacking == 0, "{lacking} nodes have no plugin that is ready: {status:?}");
+    Ok(())
 }
 
 /// Asks each kubelet again and again what it may hand out while something is done, and until each has GPUs to give: for how

@@ -21,12 +21,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
 
 async fn three_deployments_run_on_the_devices_that_were_planned(stage: &mut Stage) -> Result<()> {
     let cluster = stage.fresh().await?.0;
-    let deployments = [
-        pods::deployment("dedicated", 3, pods::spec(By::Stowage, "gpu", 1)),
-        pods::deployment("medium", 3, pods::spec(By::Stowage, "mig-1g.5gb", 1)),
-        pods::deployment("small", 3, pods::spec(By::Stowage, "gpu.shared", 1)),
-    ];
-    cluster.apply(deployments.into()).await?;
+    cluster.apply(pods::three_of_each().into()).await?;
     let running = pods::all_running(cluster, 9, LIMIT).await?;
     look::containers_see_their_plans(cluster, &running).await?;
     look::audit_is_clean(cluster).await?;

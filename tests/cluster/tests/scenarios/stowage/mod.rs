@@ -57,21 +57,7 @@ impl Stowage {
     /// Waits until the extender is ready and each node offers what its plugin advertises.
     pub(crate) async fn wait_ready(&self, cluster: &Cluster) -> Result<()> {
         self.wait_healthy(cluster).await?;
-        let shown = self.processes();
-        let nodes: Api<Node> = Api::all(cluster.client());
-        cluster
-            .wait_until(LIMIT, "the nodes to offer their GPUs", &shown, async || {
-                for files in NodeFiles::all() {
-                    let status = nodes.get(files.node).await?.status.unwrap_or_default();
-                    let allocatable = status.allocatable.unwrap_or_default();
-                    for (resource, want) in files.offers {
-                        let got = allocatable.get(*resource).map_or("none", |quantity| quantity.0.as_str());
-                        ensure!(got == want.to_string(), "{}: {got} of {want} {resource}", files.node);
-                    }
-                }
-                Ok(())
-            })
-            .await
+        nodes_offer_their_gpus(cluster, &self.processes()).await
     }
 
     /// Waits until every program says that it is ready.
@@ -99,6 +85,24 @@ impl Stowage {
         let found = self.plugins.iter().find(|(name, _)| name == node);
         found.map(|(_, process)| process).with_context(|| format!("no plugin on {node}"))
     }
+}
+
+/// Waits until each node offers what its plugin advertises; a failure shows the logs of `shown`.
+pub(crate) async fn nodes_offer_their_gpus(cluster: &Cluster, shown: &[&Process]) -> Result<()> {
+    let nodes: Api<Node> = Api::all(cluster.client());
+    cluster
+        .wait_until(LIMIT, "the nodes to offer their GPUs", shown, async || {
+            for files in NodeFiles::all() {
+                let status = nodes.get(files.node).await?.status.unwrap_or_default();
+                let allocatable = status.allocatable.unwrap_or_default();
+                for (resource, want) in files.offers {
+                    let got = allocatable.get(*resource).map_or("none", |quantity| quantity.0.as_str());
+                    ensure!(got == want.to_string(), "{}: {got} of {want} {resource}", files.node);
+                }
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// Where the plugin of the n-th GPU node tells of itself.

@@ -60,6 +60,12 @@ pub(crate) fn deployment(name: &str, replicas: u32, spec: Value) -> Value {
     })
 }
 
+/// Three pods that want a whole GPU, three a slice, three a share.
+pub(crate) fn three_of_each() -> [Value; 3] {
+    [("dedicated", "gpu"), ("medium", "mig-1g.5gb"), ("small", "gpu.shared")]
+        .map(|(name, resource)| deployment(name, 3, spec(By::Stowage, resource, 1)))
+}
+
 fn api(cluster: &Cluster) -> Api<Pod> {
     Api::namespaced(cluster.client(), "default")
 }
