@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use stowage_shared::contract::{API_GROUP, API_VERSION, RESERVE_LABEL};
 use stowage_shared::gpu_node;
+use stowage_shared::host::Host;
 use stowage_shared::pod::{OwnAnnotations, PodSpec, PodStatus, Quantity};
 use stowage_shared::policy::Reserve;
 use stowage_shared::resource::ResourceName;
@@ -211,6 +212,7 @@ impl Watched for Node {
             name: self.metadata.name.unwrap_or_default(),
             uid: self.metadata.uid.unwrap_or_default(),
             ready: status.conditions.unwrap_or_default().iter().any(ready),
+            host: status.allocatable.as_ref().map(host).unwrap_or_default(),
             allocatable: counts(status.allocatable.unwrap_or_default()),
             reserve: reserve(self.metadata.labels.as_ref()),
         }
@@ -224,6 +226,11 @@ impl Watched for Node {
 /// What a node's labels say that it keeps for large pods.
 pub(crate) fn reserve(labels: Option<&BTreeMap<String, String>>) -> Reserve {
     Reserve::of(labels.and_then(|labels| labels.get(RESERVE_LABEL)).map(String::as_str))
+}
+
+/// CPU and memory among quantities.
+pub(crate) fn host(quantities: &BTreeMap<String, Quantity>) -> Host {
+    Host::of_node(|name| quantities.get(name))
 }
 
 /// The extended resources among quantities, as counts. cpu, memory and the like have no domain, and so are no resource

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, GpuStatus, OfferStatus, SliceStatus};
+use stowage_shared::host::Host;
 use stowage_shared::plan::{Plan, PlannedDevice};
 use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Quantity, Resources};
 use stowage_shared::resource::ResourceName;
@@ -70,7 +71,9 @@ pub fn events(nodes: usize, pods_per_node: usize, now: Now) -> Vec<Event> {
 pub fn node(name: &str) -> Node {
     let allocatable = [(WHOLE, 4), (SLICE, 14), (SHARE, 8)];
     let allocatable = allocatable.into_iter().filter_map(|(name, n)| Some((name.parse().ok()?, n))).collect();
-    Node { name: name.to_owned(), uid: format!("uid-of-{name}"), ready: true, allocatable, ..Node::default() }
+    let host = Host { cpu_milli: 96_000, memory_mib: 768 << 10 };
+    let uid = format!("uid-of-{name}");
+    Node { name: name.to_owned(), uid, ready: true, allocatable, host, ..Node::default() }
 }
 
 /// What the plugin of a GPU node publishes.
@@ -176,7 +179,8 @@ fn placed(n: usize, p: usize) -> Option<(Pod, AllocationStatus)> {
 
 /// A pod of our scheduler that waits for `count` devices.
 pub fn pod(name: &str, uid: &str, resource: &str, count: u64) -> Pod {
-    let limits = BTreeMap::from([(resource.to_owned(), Quantity::Text(count.to_string()))]);
+    let limits = [("cpu", "4".to_owned()), ("memory", "8Gi".to_owned()), (resource, count.to_string())];
+    let limits = limits.into_iter().map(|(name, amount)| (name.to_owned(), Quantity::Text(amount))).collect();
     let container = Container {
         name: "main".into(),
         resources: Resources { limits, ..Resources::default() },
@@ -190,7 +194,7 @@ pub fn pod(name: &str, uid: &str, resource: &str, count: u64) -> Pod {
 
 /// What kube-scheduler sends to filter and prioritize for a pod that wants `count` of `resource`.
 pub fn request<'a>(resource: &str, count: u32, names: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
-    let limits = json!({ resource: count.to_string(), "memory": "8Gi" });
+    let limits = json!({ "cpu": "4", "memory": "8Gi", resource: count.to_string() });
     let pod = json!({
         "metadata": { "name": "llama-7f9c-x2x4z", "namespace": "models", "uid": "6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11",
             "labels": { "app": "llama" } },

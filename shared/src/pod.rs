@@ -33,6 +33,12 @@ pub struct PodSpec {
     /// The containers.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
+    /// What the pod asks for as a whole, in place of what its containers sum up to.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// What running it costs on top.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub overhead: BTreeMap<String, Quantity>,
 }
 
 /// A container, as far as placement goes.
@@ -60,6 +66,12 @@ pub struct Resources {
     /// What is reserved.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, Quantity>,
+}
+
+impl Resources {
+    fn is_empty(&self) -> bool {
+        self.limits.is_empty() && self.requests.is_empty()
+    }
 }
 
 /// A quantity as it is written: a string, or a bare number in hand-written JSON.

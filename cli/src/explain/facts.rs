@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use stowage_shared::contract::SCHEDULER_NAME;
+use stowage_shared::pack::Placement;
 
 use super::numbers;
 use crate::describe;
-use crate::world::{NodeState, Not, PodFacts, Verdict, Who, World, in_tree};
+use crate::world::{Fit, NodeState, Not, PodFacts, Verdict, Who, World, in_tree};
 
 /// A pod explained.
 #[derive(Debug, Clone, Serialize)]
@@ -177,21 +178,24 @@ fn best(world: &World, pod: &PodFacts, verdicts: &[Verdict]) -> Vec<Best> {
                 .map(|p| describe::placement(node.states(), p))
                 .unwrap_or_default(),
             in_use: spreads.then_some(fit.rank.in_use),
-            cost: fit.placement.as_ref().map(|p| terms(&p.cost)).unwrap_or_default(),
+            cost: terms(fit),
         })
         .collect()
 }
 
 /// The terms of a cost by the names of its fields, in the order in which they count.
-pub fn terms(cost: &stowage_shared::pack::Cost) -> Vec<(&'static str, String)> {
+pub fn terms(fit: &Fit) -> Vec<(&'static str, String)> {
+    let Some(Placement { cost, .. }) = &fit.placement else { return Vec::new() };
     let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
-    vec![
+    let wastes = fit.wastes.map(|milli| ("wastes", describe::gpus_more_or_less(milli)));
+    let others = [
         ("lost", describe::gpus(cost.lost)),
         ("wakesNode", yes(cost.wakes_node)),
         ("wakesGpus", cost.wakes_gpus.to_string()),
         ("returnsLess", describe::gpus_more_or_less(cost.returns_less)),
         ("roomLeft", cost.room_left.to_string()),
-    ]
+    ];
+    wastes.into_iter().chain(others).collect()
 }
 
 /// Nodes by what they say, the most common first.

@@ -97,13 +97,13 @@ fn place(world: &mut World, pod: &PodFacts) -> Placed {
     let Some((at, fit)) = best else { return Placed { reasons: reasons(&verdicts), ..nowhere } };
     let stranded = |node: &NodeState| i64::try_from(Tally::of(node.states()).stranded).unwrap_or(i64::MAX);
     let before = stranded(&world.nodes[at]);
-    let Fit { placement, .. } = fit;
+    let (Fit { placement, .. }, cost) = (fit, terms(fit));
     let devices = placement.as_ref().map(|p| describe::placement(world.nodes[at].states(), p));
     world.settle(pod, at, fit);
     Placed {
         node: Some(world.nodes[at].name().to_owned()),
         devices: devices.unwrap_or_default(),
-        cost: placement.as_ref().map(|p| terms(&p.cost)).unwrap_or_default(),
+        cost,
         strands_milli: stranded(&world.nodes[at]) - before,
         ..nowhere
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use stowage_shared::host::Host;
 
 /// The most digits of a number that are read: more than any node can have.
 const DIGITS_MAX: usize = 18;
@@ -71,6 +72,12 @@ impl Amounts {
             let known = self.0.entry(name.clone()).or_default();
             *known = known.saturating_sub(*amount);
         }
+    }
+
+    /// CPU and memory alone.
+    pub fn host(&self) -> Host {
+        let amount = |name| u64::try_from(self.get(name)).unwrap_or(0);
+        Host { cpu_milli: amount("cpu"), memory_mib: amount("memory") >> 20 }
     }
 
     fn raise(&mut self, other: &Self) {

@@ -1,9 +1,8 @@
 //! Where would a pod go? kube-scheduler's own filters first, then the extender's answer, node by node.
 
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
-use stowage_shared::pack::Placement;
-use stowage_shared::policy::{Policy, Rank, Want, WhyNot};
-use stowage_shared::request::Request;
+use stowage_shared::pack::{Placement, fleet};
+use stowage_shared::policy::{Rank, Want, WhyNot};
 use stowage_shared::topology::draw_together;
 
 use super::{Holder, NodeGpus, NodeState, PodFacts, World, in_tree};
@@ -22,6 +21,9 @@ pub enum Verdict {
 pub struct Fit {
     /// How good the node is for it.
     pub rank: Rank,
+    /// About what becomes of no use to the pods of this cluster, in thousandths of a GPU; `None` for pods without GPUs and
+    /// with slices, of which the market knows nothing.
+    pub wastes: Option<i64>,
     /// The devices; nothing for a pod that asks for none.
     pub placement: Option<Placement>,
 }
@@ -64,34 +66,35 @@ impl World {
             ([_, ..], ..) => Verdict::not(Who::KubeScheduler, own.join(", ")),
             (_, Err(error), _) => Verdict::not(Who::Stowage, error.to_string()),
             (_, Ok(request), _) if request.is_empty() => match node.gpus {
-                NodeGpus::None => Verdict::Fits(Fit { rank: Rank::default(), placement: None }),
+                NodeGpus::None => Verdict::Fits(Fit { rank: Rank::default(), wastes: None, placement: None }),
                 _ if elsewhere() => Verdict::not(Who::Stowage, KEPT_FOR_GPU_PODS.into()),
-                _ => Verdict::Fits(Fit { rank: Rank::default(), placement: None }),
+                _ => Verdict::Fits(Fit { rank: Rank::default(), wastes: None, placement: None }),
             },
             (_, _, Err(error)) => Verdict::not(Who::Stowage, error.to_string()),
-            (_, Ok(request), Ok(policy)) => self.fit(node, pod, request, policy),
+            (_, Ok(request), Ok(policy)) => self.fit(node, pod, &pod.want_of(request, policy)),
         };
         self.nodes.iter().zip(&own).map(verdict).collect()
     }
 
     /// What Stowage alone says of a node to a pod that asks for GPUs.
     pub fn fit_of(&self, node: &NodeState, pod: &PodFacts) -> Option<Verdict> {
-        let (Ok(request), Ok(policy)) = (&pod.request, &pod.policy) else { return None };
-        (!request.is_empty()).then(|| self.fit(node, pod, request, policy))
+        pod.want().map(|want| self.fit(node, pod, &want))
     }
 
-    fn fit(&self, node: &NodeState, pod: &PodFacts, request: &Request, policy: &Policy) -> Verdict {
+    fn fit(&self, node: &NodeState, pod: &PodFacts, want: &Want) -> Verdict {
         let now = match &node.gpus {
             NodeGpus::None => return Verdict::not(Who::Stowage, NO_GPUS.into()),
             NodeGpus::Unknown(why) => return Verdict::not(Who::Stowage, why.text().into()),
             NodeGpus::Known { now, .. } => now,
         };
-        let want = Want { demand: request.demand(), policy: policy.clone() };
-        match now.place(&want, pod.namespace(), &self.mix) {
+        match now.place(want, pod.namespace(), &self.mix) {
             Ok(mut placement) => {
                 draw_together(&mut placement, &now.gpus, &[]);
-                let rank = policy.rank(&now.gpus, placement.cost);
-                Verdict::Fits(Fit { rank, placement: Some(placement) })
+                let cost = now.market_cost(want, &self.mix);
+                let rank = Rank { market: cost, ..want.policy.rank(&now.gpus, placement.cost) };
+                let market = self.mix.market().filter(|market| want.shape(market.stands()).is_some());
+                let wastes = market.map(|market| market.as_milli(fleet::Cost(cost)));
+                Verdict::Fits(Fit { rank, wastes, placement: Some(placement) })
             }
             Err(why) => Verdict::Not(Not { who: Who::Stowage, text: why.to_string(), why: Some(why) }),
         }
@@ -110,9 +113,11 @@ impl World {
     pub fn settle(&mut self, pod: &PodFacts, at: usize, fit: &Fit) {
         let node = &mut self.nodes[at];
         node.facts.free.take(&pod.amounts);
+        let left = node.facts.free.host();
         let (NodeGpus::Known { now, holders }, Some(placement)) = (&mut node.gpus, &fit.placement) else {
             return;
         };
+        now.host = left;
         for (resource, devices) in &placement.devices {
             for chosen in devices {
                 now.gpus[chosen.gpu].take(chosen.offer, pod.share());

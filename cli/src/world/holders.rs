@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::{Gpu, locate};
+use stowage_shared::host::Host;
 use stowage_shared::plan::Plan;
 use stowage_shared::policy::{Occupied, Reserve, ShareWith};
 use stowage_shared::reckon::{Held, NodePod, reckon};
@@ -31,7 +32,13 @@ pub struct Holder {
 }
 
 /// What of a node's GPUs is in use or promised, and by whom.
-pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts], reserve: Reserve) -> NodeGpus {
+pub(super) fn in_use(
+    gpus: &[Arc<Gpu>],
+    told: &Told,
+    pods: &[&PodFacts],
+    reserve: Reserve,
+    host: Host,
+) -> NodeGpus {
     let held: Vec<Held<'_>> = told
         .allocations
         .iter()
@@ -61,7 +68,7 @@ pub(super) fn in_use(gpus: &[Arc<Gpu>], told: &Told, pods: &[&PodFacts], reserve
         })
         .collect();
     bound.sort_by_key(|pod| pod.uid);
-    let now = Occupied { reserve, ..reckon(gpus, &held, &bound) };
+    let now = Occupied { reserve, host, ..reckon(gpus, &held, &bound) };
     // A container reuses what an init container of its pod had: the same id, the same device.
     let mut seen: BTreeSet<(usize, usize, &str, &str, &ResourceName, String)> = BTreeSet::new();
     for held in &told.allocations {

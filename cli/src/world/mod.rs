@@ -18,13 +18,14 @@ mod tests;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use stowage_shared::belief::{GpuNames, NodeFacts, Published, Unknown, believe};
 use stowage_shared::contract::RESERVE_LABEL;
 use stowage_shared::occupancy::GpuState;
-use stowage_shared::pack::Mix;
+use stowage_shared::pack::{Market, Mix, Stands};
 use stowage_shared::policy::{NotAllowed, Occupied, Reserve, Want};
 use stowage_shared::resource::ResourceName;
 
@@ -99,6 +100,13 @@ impl World {
             .filter(|pod| !pod.has_ended())
             .collect();
         pods.sort_by_cached_key(|pod| (pod.namespace().to_owned(), pod.name().to_owned()));
+        let readable = told.values().filter(|told| told.wrong.is_none()).flat_map(|told| &told.gpus);
+        let stands = Arc::new(Stands::new(readable.map(|gpu| &gpu.kind)));
+        // As the extender: pods on nodes, and those that wait for it.
+        let expected =
+            pods.iter().filter(|pod| !pod.is_deleting() && (!pod.node().is_empty() || pod.is_ours()));
+        let shapes = expected.filter_map(|pod| Some((pod.want()?.shape(&stands)?, 1)));
+        let mix = mix.with(Arc::new(Market::new(stands.clone(), shapes)));
         let mut on_node: BTreeMap<&str, Vec<&PodFacts>> = BTreeMap::new();
         for pod in pods.iter().filter(|pod| !pod.node().is_empty()) {
             on_node.entry(pod.node()).or_default().push(pod);
@@ -146,14 +154,14 @@ impl NodeState {
             Some(told) if told.wrong.is_some() => Published::Unreadable,
             Some(told) => Published::Gpus { node_uid: &told.node_uid, gpus: &told.gpus },
         };
+        let mut free = allocatable;
+        pods.iter().for_each(|pod| free.take(&pod.amounts));
         let gpus = match (believe(facts, published, names), &told) {
             (Err(why), _) => NodeGpus::Unknown(why),
             (Ok(Some(_)), Some(told)) if told.is_old(now) => NodeGpus::Unknown(Unknown::Old),
-            (Ok(Some(gpus)), Some(told)) => in_use(gpus, told, pods, reserve(node)),
+            (Ok(Some(gpus)), Some(told)) => in_use(gpus, told, pods, reserve(node), free.host()),
             (Ok(_), _) => NodeGpus::None,
         };
-        let mut free = allocatable;
-        pods.iter().for_each(|pod| free.take(&pod.amounts));
         let spec = node.spec.as_ref();
         let facts = in_tree::Facts {
             name: node.metadata.name.clone().unwrap_or_default(),

@@ -3,9 +3,10 @@
 use k8s_openapi::api::core::v1 as core;
 use stowage_shared::belief::GpuNames;
 use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
+use stowage_shared::host::Host;
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::pod::{Container, PodSpec, Quantity, Resources};
-use stowage_shared::policy::{Policy, PolicyError, ShareWith};
+use stowage_shared::policy::{Policy, PolicyError, ShareWith, Want};
 use stowage_shared::request::{Request, RequestError};
 use stowage_shared::share::ShareSize;
 
@@ -42,6 +43,24 @@ impl PodFacts {
         };
         let policy = Policy::of(annotations);
         Self { request, policy, plan, amounts: Amounts::of_pod(&spec), object }
+    }
+
+    /// What it wants of a node; `None` where it asks for no GPU, or what it asks for cannot be read.
+    pub fn want(&self) -> Option<Want> {
+        let request = self.request.as_ref().ok().filter(|request| !request.is_empty())?;
+        Some(self.want_of(request, self.policy.as_ref().ok()?))
+    }
+
+    /// The same, where request and policy are at hand.
+    pub fn want_of(&self, request: &Request, policy: &Policy) -> Want {
+        let amount = |name| u64::try_from(self.amounts.get(name)).unwrap_or(0);
+        let host = Host::of_bytes(amount("cpu"), amount("memory"));
+        Want { demand: request.demand(), policy: policy.clone(), host }
+    }
+
+    /// Whether its deletion was asked for.
+    pub fn is_deleting(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
     }
 
     /// The size of its shares, where it says so.
@@ -136,22 +155,20 @@ impl PodFacts {
 
 /// The few fields that a request is read from.
 fn slim(spec: &core::PodSpec) -> PodSpec {
-    let container = |c: &core::Container| {
-        let quantities = |map: Option<&std::collections::BTreeMap<String, _>>| {
-            let text = |quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| {
-                Quantity::Text(quantity.0.clone())
-            };
-            map.into_iter().flatten().map(|(name, quantity)| (name.clone(), text(quantity))).collect()
+    let quantities = |map: Option<&std::collections::BTreeMap<String, _>>| {
+        let text = |quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| {
+            Quantity::Text(quantity.0.clone())
         };
-        let resources = c.resources.as_ref();
-        Container {
-            name: c.name.clone(),
-            restart_policy: c.restart_policy.clone().unwrap_or_default(),
-            resources: Resources {
-                limits: quantities(resources.and_then(|r| r.limits.as_ref())),
-                requests: quantities(resources.and_then(|r| r.requests.as_ref())),
-            },
-        }
+        map.into_iter().flatten().map(|(name, quantity)| (name.clone(), text(quantity))).collect()
+    };
+    let resources = |of: Option<&core::ResourceRequirements>| Resources {
+        limits: quantities(of.and_then(|of| of.limits.as_ref())),
+        requests: quantities(of.and_then(|of| of.requests.as_ref())),
+    };
+    let container = |c: &core::Container| Container {
+        name: c.name.clone(),
+        restart_policy: c.restart_policy.clone().unwrap_or_default(),
+        resources: resources(c.resources.as_ref()),
     };
     PodSpec {
         node_name: spec.node_name.clone().unwrap_or_default(),
@@ -159,5 +176,7 @@ fn slim(spec: &core::PodSpec) -> PodSpec {
         priority: spec.priority.unwrap_or(0),
         init_containers: spec.init_containers.iter().flatten().map(container).collect(),
         containers: spec.containers.iter().map(container).collect(),
+        resources: resources(spec.resources.as_ref()),
+        overhead: quantities(spec.overhead.as_ref()),
     }
 }

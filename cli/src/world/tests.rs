@@ -37,6 +37,7 @@ struct Ask {
     node: Option<usize>,
     namespace: &'static str,
     policy: (&'static str, &'static str),
+    cpu: u32,
 }
 
 const NAMESPACES: [&str; 2] = ["d", "e"];
@@ -81,7 +82,7 @@ fn objects(recipes: &[Recipe], asks: &[Ask]) -> Objects {
             "status": {
                 "conditions": [{ "type": "Ready", "status": if recipe.ready { "True" } else { "False" } }],
                 "allocatable": if recipe.gpus.is_empty() { json!({ "pods": "110" }) } else {
-                    json!({ "pods": "110", RESOURCES[0]: "64", RESOURCES[1]: "64", RESOURCES[2]: "64" }) } },
+                    json!({ "pods": "110", "cpu": "16", "memory": "64Gi", RESOURCES[0]: "64", RESOURCES[1]: "64", RESOURCES[2]: "64" }) } },
         }))
         .unwrap()
     };
@@ -96,13 +97,13 @@ fn objects(recipes: &[Recipe], asks: &[Ask]) -> Objects {
         }
     };
     let pod = |(p, ask): (usize, &Ask)| {
-        let Ask { resource, count, node, namespace, policy: (key, value) } = ask;
+        let Ask { resource, count, node, namespace, policy: (key, value), cpu } = ask;
         let node = node.map(|n| format!("node-{}", n % recipes.len()));
         serde_json::from_value(json!({
             "metadata": { "name": format!("pod-{p}"), "namespace": namespace, "uid": format!("p{p}"),
                 "annotations": { *key: value } },
             "spec": { "schedulerName": "stowage-scheduler", "nodeName": node,
-                "containers": [{ "name": "c", "resources": { "limits": { *resource: count.to_string() } } }] },
+                "containers": [{ "name": "c", "resources": { "limits": { "cpu": cpu.to_string(), *resource: count.to_string() } } }] },
             "status": { "phase": "Pending" },
         }))
         .unwrap()
@@ -127,7 +128,9 @@ fn extender(objects: &Objects, pod: &PodFacts) -> (BTreeMap<String, String>, Opt
                 |(name, quantity): (String, k8s_openapi::apimachinery::pkg::api::resource::Quantity)| {
                     Some((name.parse::<ResourceName>().ok()?, quantity.0.parse().ok()?))
                 };
+            let amounts = Amounts::of(status.allocatable.as_ref());
             let seen = event::Node {
+                host: amounts.host(),
                 name: node.metadata.name.clone().unwrap(),
                 uid: node.metadata.uid.clone().unwrap(),
                 ready: status.conditions.unwrap()[0].status == "True",
@@ -186,8 +189,9 @@ prop_compose! {
         count in 1_u32..4,
         namespace in prop::sample::select(NAMESPACES.to_vec()),
         policy in prop::sample::select(POLICIES.to_vec()),
+        cpu in 0_u32..8,
     ) -> Ask {
-        Ask { resource, count, node: None, namespace, policy }
+        Ask { resource, count, node: None, namespace, policy, cpu }
     }
 }
 
@@ -211,7 +215,7 @@ proptest! {
         // kube-scheduler's own counts, which the extender never sees, are left out of the comparison.
         let mut unlimited = world.clone();
         for node in &mut unlimited.nodes {
-            node.facts.free = Amounts::of(Some(&RESOURCES.iter().chain(["pods"].iter()).map(|name| {
+            node.facts.free = Amounts::of(Some(&RESOURCES.iter().chain(["pods", "cpu"].iter()).map(|name| {
                 ((*name).to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("1000".into()))
             }).collect()));
         }

@@ -20,7 +20,7 @@ impl Amounts {
     /// as small.
     pub fn of(quantities: &BTreeMap<String, Quantity>, names: &mut Names) -> Self {
         let read = |(name, quantity): (&String, &Quantity)| {
-            let amount = if name == CPU { milli(quantity) } else { whole(quantity) };
+            let amount = if name == CPU { quantity.milli() } else { quantity.whole() };
             (names.intern(name), amount.unwrap_or(u64::MAX))
         };
         Self(quantities.iter().map(read).filter(|(_, amount)| *amount > 0).collect())
@@ -85,63 +85,6 @@ impl Names {
         }
         name
     }
-}
-
-/// A quantity in thousandths, rounded up; `None` where it is none, or below 0.
-fn milli(quantity: &Quantity) -> Option<u64> {
-    let nano = nano(quantity)?;
-    u64::try_from(nano.div_ceil(1_000_000)).ok()
-}
-
-/// A quantity in whole units, rounded up; `None` where it is none, or below 0.
-fn whole(quantity: &Quantity) -> Option<u64> {
-    let nano = nano(quantity)?;
-    u64::try_from(nano.div_ceil(1_000_000_000)).ok()
-}
-
-/// Thousand-millionths: the finest that Kubernetes has.
-fn nano(quantity: &Quantity) -> Option<u128> {
-    const UNIT: u128 = 1_000_000_000;
-    let text = match quantity {
-        Quantity::Number(number) => return u128::from(*number).checked_mul(UNIT),
-        Quantity::Text(text) => text.strip_prefix('+').unwrap_or(text),
-    };
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if integer.is_empty() && fraction.is_empty() || fraction.contains('.') {
-        return None;
-    }
-    // Digits beyond the twentieth change nothing that we add up.
-    let fraction = &fraction[..fraction.len().min(20)];
-    let digits: u128 = format!("0{integer}{fraction}").parse().ok()?;
-    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    // Units that are below one are divided by, the others multiplied with.
-    let (times, divided): (u128, u128) = match suffix {
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1_000),
-        "" => (1, 1),
-        "k" => (1_000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000, 1),
-        "E" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        "Pi" => (1 << 50, 1),
-        "Ei" => (1 << 60, 1),
-        _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let power = 10_u128.checked_pow(exponent.unsigned_abs())?;
-            if exponent < 0 { (1, power) } else { (power, 1) }
-        }
-    };
-    let numerator = digits.checked_mul(times)?.checked_mul(UNIT)?;
-    Some(numerator.div_ceil(scale.checked_mul(divided)?))
 }
 
 /// The requests; what has only a limit asks for that much, as the API server would have written.
@@ -221,35 +164,6 @@ pub fn of_pod(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantities_are_read_as_kubernetes_writes_them() {
-        for (text, want) in [
-            ("1", Some(1000)),
-            ("500m", Some(500)),
-            ("0.5", Some(500)),
-            (".5", Some(500)),
-            ("1.", Some(1000)),
-            ("1500u", Some(2)),
-            ("1n", Some(1)),
-            ("1e3", Some(1_000_000)),
-            ("1E-1", Some(100)),
-            ("1.5Ki", Some(1_536_000)),
-            ("2Gi", Some(2 << 30).map(|n: u64| n * 1000)),
-            ("", None),
-            (".", None),
-            ("1.2.3", None),
-            ("-1", None),
-            ("x", None),
-            ("1x", None),
-            ("9e99", None),
-            ("99999999999999999999999999999999999999999", None),
-        ] {
-            assert_eq!(milli(&Quantity::Text(text.into())), want, "{text:?}");
-        }
-        assert_eq!(milli(&Quantity::Number(2)), Some(2000));
-        assert_eq!(whole(&Quantity::Text("0.3".into())), Some(1));
-    }
 
     fn container(text: &str) -> Container {
         serde_json::from_str(text).unwrap()

@@ -132,13 +132,13 @@ pub(super) fn survey(snapshot: &Snapshot, memo: &Memo, asker: &Asker, now: Insta
                     known.push(gpus);
                 }
                 Room::Own(room) => {
-                    let rank = room.rank(&asker.want, &asker.namespace, &snapshot.mix);
-                    judged.push((node, Judgement::of(rank)));
+                    let judgement = Judgement::of_room(&room, &asker.want, &asker.namespace, &snapshot.mix);
+                    judged.push((node, judgement));
                 }
             },
         }
     }
-    let judgements = memo.judge(snapshot, &asker.want, &asker.namespace, known);
+    let judgements = memo.weigh(snapshot, &asker.want, &asker.namespace, known);
     for (node, judgement) in judged.into_iter().chain(by_class.into_iter().zip(judgements)) {
         match judgement {
             Judgement::Fits(rank) => fits.push((rank, node)),

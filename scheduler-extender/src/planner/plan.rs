@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use stowage_shared::host::Host;
 use stowage_shared::policy::Want;
 use stowage_shared::request::Request;
 
@@ -97,5 +98,6 @@ pub fn may_be_nominated(pod: &Pod) -> bool {
 pub fn want(pod: &Pod, snapshot: &Snapshot) -> Option<Want> {
     let annotation = |key: &str| pod.annotations.get(key);
     let request = Request::of_pod(&pod.asks, annotation, |name| snapshot.names.is_gpu(name)).ok()?;
-    Want::of(&request, annotation).ok()?
+    let host = Host::of_bytes(pod.wants.get("cpu"), pod.wants.get("memory"));
+    Some(Want { host, ..Want::of(&request, annotation).ok()?? })
 }

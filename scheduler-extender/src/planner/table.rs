@@ -150,7 +150,7 @@ impl<'a> Table<'a> {
             }
         }
         let nodes = untouched.iter().map(|(_, known)| *known);
-        let judgements = scene.memo.judge(scene.snapshot, want, &pod.namespace, nodes);
+        let judgements = scene.memo.weigh(scene.snapshot, want, &pod.namespace, nodes);
         let mut ranks: Vec<(usize, Rank)> = Vec::with_capacity(judgements.len());
         let found = untouched.iter().zip(&judgements);
         ranks.extend(found.filter_map(|((at, _), judgement)| Some((*at, judgement.rank()?))));
@@ -178,7 +178,7 @@ impl<'a> Table<'a> {
             for nominee in &touched.nominees {
                 nominee.settle(&mut room, mix);
             }
-            Judgement::of(room.rank(want, &pod.namespace, mix))
+            Judgement::of_room(&room, want, &pod.namespace, mix)
         });
         judged.rank()
     }

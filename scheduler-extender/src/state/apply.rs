@@ -29,28 +29,41 @@ impl State {
         });
     }
 
+    fn enter(&mut self, pod: &event::Pod) {
+        if let Some(node) = self.ledger.see(pod) {
+            self.touch(&node);
+        }
+    }
+
     pub(super) fn apply_pod(&mut self, change: Change<event::Pod>) {
         match change {
             Change::ListBegins => {
                 self.assumptions.list_begins();
                 self.pods.list_begins();
+                self.ledger.list_begins();
             }
             Change::Listed(pod) => {
+                self.enter(&pod);
                 let (uid, names) = (pod.uid.clone(), self.names.clone());
                 let update = self.pods.listed(pod, &names);
                 self.settle(update, &uid);
             }
             Change::Applied(pod) => {
+                self.enter(&pod);
                 let (uid, names) = (pod.uid.clone(), self.names.clone());
                 let update = self.pods.apply(pod, &names);
                 self.settle(update, &uid);
                 self.nomination_told(&uid);
             }
             Change::Deleted(uid) => {
+                let left = self.ledger.forget(&uid);
+                left.iter().for_each(|node| self.touch(node));
                 let nodes = self.pods.forget(&uid).into_iter().collect();
                 self.settle(pods::Update { nodes, settled: true }, &uid);
             }
             Change::ListEnds => {
+                let nodes = self.ledger.list_ends();
+                nodes.iter().for_each(|node| self.touch(node));
                 let nodes = self.pods.list_ends();
                 nodes.iter().for_each(|node| self.touch(node));
                 let nodes = self.assumptions.list_ends(|uid| self.pods.was_listed(uid));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::contract::ASSUMPTION_TTL;
+use stowage_shared::host::Host;
 use stowage_shared::plan::Plan;
 use stowage_shared::policy::ShareWith;
 use stowage_shared::request::Request;
@@ -34,6 +35,8 @@ pub(super) struct Chosen {
     pub(super) namespace: String,
     pub(super) share_with: ShareWith,
     pub(super) request: Request,
+    /// The CPU and memory that go with it.
+    pub(super) host: Host,
     pub(super) plan: Plan,
     /// The plan's text.
     pub(super) annotation: String,

@@ -124,6 +124,7 @@ impl State {
             namespace: pod.namespace.clone(),
             share_with: want.policy.share_with,
             request,
+            host: want.host,
             plan,
             annotation: annotation.clone(),
         };

@@ -9,12 +9,15 @@ use std::time::Instant;
 
 use stowage_shared::gpu::GpuKind;
 use stowage_shared::occupancy::GpuState;
+use stowage_shared::pack::{Stands, fleet};
 use stowage_shared::policy::{Occupied, Reserve};
 
-use super::snapshot::{Class, KnownGpus};
+use super::snapshot::{Class, Idle, KnownGpus};
 
 /// Kinds and classes that nobody has any more are swept out when there are so many.
 const SWEEP_AT: usize = 4096;
+/// The same for what nodes have idle, which differs from node to node.
+const IDLE_SWEEP_AT: usize = 16_384;
 
 /// One GPU as a class sees it: its kind, which offers are not healthy, the devices in use of each offer, and how
 /// much of its shares has a size.
@@ -25,6 +28,8 @@ type Look = (u64, u64, Vec<u32>, (u32, u64));
 pub(super) struct Classes {
     kinds: HashMap<Arc<GpuKind>, u64>,
     classes: HashMap<(Reserve, Vec<Look>), Class>,
+    stands: Stands,
+    idle: HashMap<Arc<[fleet::Node]>, u64>,
     next: u64,
 }
 
@@ -50,7 +55,36 @@ impl Classes {
         (0..).zip(&looks).for_each(|(place, (_, gpu))| order[usize::from(*gpu)] = place);
         let looks = looks.into_iter().map(|(look, _)| look).collect();
         let class = self.of((now.reserve, looks));
-        KnownGpus { now, class, order, fresh_until }
+        let idle = self.idle(&now);
+        KnownGpus { now, class, order, idle, fresh_until }
+    }
+
+    /// By which stands what is idle is sorted from now on; `false` where what was sorted before is wrong now.
+    pub(super) fn sort_by(&mut self, stands: &Stands) -> bool {
+        let same = self.stands.numbers_as(stands);
+        self.stands = stands.clone();
+        if !same {
+            self.idle.clear();
+        }
+        same
+    }
+
+    fn idle(&mut self, now: &Occupied) -> Idle {
+        let lots = now.lots(&self.stands).into_iter().map(|lot| {
+            let mut node = lot.node;
+            node.idle.sort_unstable();
+            node
+        });
+        let lots: Arc<[fleet::Node]> = lots.collect();
+        if let Some((lots, &number)) = self.idle.get_key_value(&lots) {
+            return Idle { number, lots: lots.clone() };
+        }
+        if self.idle.len() >= IDLE_SWEEP_AT {
+            self.idle.retain(|lots, _| Arc::strong_count(lots) > 1);
+        }
+        self.next += 1;
+        self.idle.insert(lots.clone(), self.next);
+        Idle { number: self.next, lots }
     }
 
     fn of(&mut self, alike: (Reserve, Vec<Look>)) -> Class {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
 use stowage_shared::gpu_node::GpuNodeStatus;
+use stowage_shared::host::Host;
 use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resources};
 use stowage_shared::policy::{PolicyError, Reserve, Want};
 use stowage_shared::request::{Request, RequestError};
@@ -62,6 +63,8 @@ pub struct Pod {
     pub running: bool,
     /// Its containers that ask for extended resources, and no more of its spec.
     pub spec: PodSpec,
+    /// What it asks for of CPU and memory.
+    pub host: Host,
     /// The plan annotation, unread.
     pub plan: Option<String>,
     /// What else its annotations say to us.
@@ -99,6 +102,7 @@ impl Pod {
             running: status.phase == "Running",
             nominated: status.nominated_node_name.clone(),
             priority: spec.priority,
+            host: Host::of_pod(&spec),
             node: spec.node_name,
             spec: PodSpec {
                 init_containers: slim(spec.init_containers),
@@ -123,7 +127,8 @@ impl Pod {
     /// # Errors
     /// [`PolicyError`].
     pub fn want(&self, request: &Request) -> Result<Option<Want>, PolicyError> {
-        Want::of(request, |key| self.annotations.get(key))
+        let want = Want::of(request, |key| self.annotations.get(key))?;
+        Ok(want.map(|want| Want { host: self.host, ..want }))
     }
 
     /// Whether it asks for any extended resource, GPU or not.
@@ -156,6 +161,8 @@ pub struct Node {
     pub allocatable: BTreeMap<ResourceName, u64>,
     /// What it keeps for large pods.
     pub reserve: Reserve,
+    /// The CPU and memory that it has for pods.
+    pub host: Host,
 }
 
 /// A GpuNode.

@@ -15,8 +15,10 @@ mod classes;
 pub mod event;
 mod gpu_nodes;
 mod interned;
+mod ledger;
 mod nodes;
 mod nominations;
+mod outlook;
 mod pods;
 mod reckoning;
 mod seats;
@@ -46,8 +48,10 @@ use self::assumptions::Assumptions;
 use self::classes::Classes;
 use self::event::Event;
 use self::gpu_nodes::{Allocation, GpuNode, Words};
+use self::ledger::Ledger;
 use self::nodes::{Allocatables, Node};
 use self::nominations::Nominations;
+use self::outlook::Outlook;
 use self::pods::Pods;
 use self::views::Views;
 use crate::clock::Now;
@@ -60,11 +64,13 @@ pub struct State {
     gpu_nodes: BTreeMap<String, GpuNode>,
     words: Words,
     pods: Pods,
+    ledger: Ledger,
     assumptions: Assumptions,
     nominations: Nominations,
     names: Arc<GpuNames>,
     mix: Arc<Mix>,
     mix_version: u64,
+    outlook: Outlook,
     classes: Classes,
     listing: Listing,
     synced: Synced,
@@ -117,6 +123,7 @@ impl State {
 
     /// Gives back what was held for pods that were not bound in time.
     pub fn expire(&mut self, now: Now) {
+        self.look_out_in_time(now);
         let nodes = self.assumptions.expire(now);
         for node in &nodes {
             tracing::warn!(%node, "A pod was not bound in time: its devices are free again.");
@@ -186,6 +193,7 @@ impl State {
             synced: true,
             mix: self.mix.clone(),
             mix_version: self.mix_version,
+            market_version: self.outlook.version,
             names: self.names.clone(),
             assumed: Arc::new(assumed.collect()),
             index: self.index.clone(),
@@ -197,6 +205,8 @@ impl State {
     fn refresh(&mut self) {
         if std::mem::take(&mut self.dirty.offers) {
             self.offers_changed();
+        } else {
+            self.look_out(None);
         }
         if std::mem::take(&mut self.dirty.index) {
             self.index_changed();

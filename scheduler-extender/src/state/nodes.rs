@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use stowage_shared::host::Host;
 use stowage_shared::policy::Reserve;
 use stowage_shared::resource::ResourceName;
 
@@ -19,12 +20,14 @@ pub(super) struct Node {
     pub(super) ready: bool,
     pub(super) allocatable: Arc<BTreeMap<ResourceName, u64>>,
     pub(super) reserve: Reserve,
+    pub(super) host: Host,
 }
 
 impl Node {
     /// What was told, with its name.
     pub(super) fn of(told: event::Node, allocatables: &mut Allocatables) -> (Arc<str>, Self) {
-        let event::Node { name, uid, ready, allocatable, reserve } = told;
-        (name.into(), Self { uid: uid.into(), ready, allocatable: allocatables.of(allocatable), reserve })
+        let event::Node { name, uid, ready, allocatable, reserve, host } = told;
+        let allocatable = allocatables.of(allocatable);
+        (name.into(), Self { uid: uid.into(), ready, allocatable, reserve, host })
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use stowage_shared::host::Host;
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 use stowage_shared::policy::{Policy, PolicyError, ShareWith, Want};
@@ -68,6 +69,11 @@ impl Record {
         self.bare.node.is_empty() && !self.bare.deleting && !self.ask.request.is_empty()
     }
 
+    /// Whether it uses GPUs or waits for them.
+    fn matters(&self) -> bool {
+        !self.ask.request.is_empty() && !self.bare.deleting
+    }
+
     /// What it asks for of GPUs.
     pub(super) fn request(&self) -> &Request {
         &self.ask.request
@@ -76,7 +82,7 @@ impl Record {
     /// What it wants of a node; `None` where it asks for no GPU, or what it wants cannot be read.
     pub(super) fn want(&self) -> Option<Want> {
         let policy = self.ask.policy.as_ref().ok().filter(|_| !self.request().is_empty())?;
-        Some(Want { demand: self.request().demand(), policy: policy.clone() })
+        Some(Want { demand: self.request().demand(), policy: policy.clone(), host: self.bare.host })
     }
 
     /// With whom it shares a GPU.
@@ -155,6 +161,8 @@ pub(super) struct Pods {
     lists: u64,
     /// Annotations that were no plan for their pod.
     pub(super) plans_ignored: u64,
+    /// How many pods that ask for GPUs have come or gone since somebody set this back.
+    pub(super) changes: usize,
 }
 
 impl Pods {
@@ -181,6 +189,15 @@ impl Pods {
             pods,
         };
         alike.into_iter().map(waiting).collect()
+    }
+
+    /// What all pods want that use GPUs or wait for them, and how many want alike.
+    pub(super) fn wants(&self) -> impl Iterator<Item = (Want, usize)> {
+        let mut alike: HashMap<(*const Ask, Host), (&Record, usize)> = HashMap::new();
+        for record in self.by_uid.values().filter(|record| record.matters()) {
+            alike.entry((Arc::as_ptr(&record.ask), record.bare.host)).or_insert((record, 0)).1 += 1;
+        }
+        alike.into_values().filter_map(|(record, pods)| Some((record.want()?, pods)))
     }
 
     /// Each pod that waits for GPUs.
@@ -243,11 +260,12 @@ impl Pods {
         let mut bare = pod;
         let ask = self.asks.of(std::mem::take(&mut bare.spec), &bare.annotations, names);
         if known.is_some_and(|known| known.bare == bare && Arc::ptr_eq(&known.ask, &ask)) {
-            return Update { nodes: Vec::new(), settled };
+            return Update { settled, ..Update::default() };
         }
         let news = known.is_none_or(|known| known.bare.plan != bare.plan || known.bare.node != bare.node);
         let list = known.map_or(0, |known| known.list);
-        let mut nodes: Vec<String> = self.forget(&bare.uid).into_iter().collect();
+        let is_new = known.is_none();
+        let mut nodes: Vec<String> = self.remove(&bare.uid).into_iter().collect();
         let planned = Record::read_plan(&bare, &ask.request).unwrap_or_else(|error| {
             if news {
                 self.ignored(&bare, &error);
@@ -256,6 +274,7 @@ impl Pods {
         });
         let uid: Arc<str> = bare.uid.as_str().into();
         let record = Record { bare, ask, planned, list };
+        self.changes += usize::from(is_new && record.matters());
         if record.uses_gpus() {
             nodes.push(record.bare.node.clone());
         }
@@ -273,6 +292,11 @@ impl Pods {
 
     /// A pod is gone. Answers with the node that it used GPUs of, or that kept room for it.
     pub(super) fn forget(&mut self, uid: &str) -> Option<String> {
+        self.changes += usize::from(self.get(uid).is_some_and(Record::matters));
+        self.remove(uid)
+    }
+
+    fn remove(&mut self, uid: &str) -> Option<String> {
         let record = self.by_uid.remove(uid)?;
         if let Some(uids) = self.by_node.get_mut(&record.bare.node) {
             uids.retain(|other| &**other != uid);

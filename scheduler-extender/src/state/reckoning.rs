@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::belief::{NodeFacts, Published, believe};
-use stowage_shared::pack::Mix;
+use stowage_shared::host::Host;
+use stowage_shared::pack::{Mix, Stands};
 use stowage_shared::policy::Occupied;
 use stowage_shared::reckon::{Held, NodePod, Seat, reckon_seats};
 use stowage_shared::resource::ResourceName;
@@ -20,9 +21,12 @@ impl State {
         let gpus =
             || self.gpu_nodes.values().filter_map(|node| node.content.as_ref().ok()).flat_map(|c| &c.gpus);
         let mix = Mix::prior(gpus().map(|gpu| &**gpu));
+        let stands = Stands::new(gpus().map(|gpu| &gpu.kind));
+        let before = self.mix.market().cloned();
+        let bare = before.iter().fold(mix.clone(), |mix, market| mix.with(market.clone()));
         let mut nominated = false;
-        if *self.mix != mix {
-            self.mix = Arc::new(mix);
+        if *self.mix != bare {
+            self.mix = Arc::new(bare);
             self.mix_version += 1;
             nominated = true;
         }
@@ -36,6 +40,14 @@ impl State {
         }
         if nominated {
             self.touch_all_nominated();
+        }
+        if before.is_none_or(|market| **market.stands() != stands) {
+            if !self.classes.sort_by(&stands) {
+                self.dirty.nodes.extend(self.nodes.keys().cloned());
+            }
+            self.look_out(Some(stands));
+        } else {
+            self.look_out(None);
         }
     }
 
@@ -145,7 +157,9 @@ impl State {
             plan: plan.as_ref(),
         });
         let assumed = self.assumptions.iter().map(|(uid, assumption)| (uid, &assumption.chosen));
-        let assumed = assumed.filter(|(_, chosen)| &*chosen.node == name).map(|(uid, chosen)| NodePod {
+        let assumed: Vec<_> = assumed.filter(|(_, chosen)| &*chosen.node == name).collect();
+        let held_back: Vec<Host> = assumed.iter().map(|(_, chosen)| chosen.host).collect();
+        let assumed = assumed.into_iter().map(|(uid, chosen)| NodePod {
             uid,
             namespace: &chosen.namespace,
             share_with: chosen.share_with,
@@ -155,7 +169,10 @@ impl State {
         let mut pods: Vec<NodePod<'_>> = bound.chain(assumed).collect();
         // So that a pod counts alike whether it is assumed or bound.
         pods.sort_by_key(|pod| pod.uid);
-        let reserve = self.nodes.get(name).map(|node| node.reserve).unwrap_or_default();
-        Occupied { reserve, ..reckon_seats(&content.gpus, &held, &pods, told) }
+        let (reserve, mut host) =
+            self.nodes.get(name).map(|node| (node.reserve, node.host)).unwrap_or_default();
+        host.take(self.ledger.used(name));
+        held_back.iter().for_each(|held| host.take(*held));
+        Occupied { reserve, host, ..reckon_seats(&content.gpus, &held, &pods, told) }
     }
 }

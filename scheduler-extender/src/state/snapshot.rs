@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::belief::{GpuNames, Unknown};
-use stowage_shared::pack::Mix;
+use stowage_shared::pack::{Mix, fleet};
 use stowage_shared::policy::{Occupied, Policy};
 
 use super::nominations::Nominated;
@@ -24,8 +24,18 @@ pub struct KnownGpus {
     pub class: Class,
     /// The place of each GPU among all of its class: nodes of one class may have theirs in another order.
     pub(super) order: Box<[u8]>,
+    /// What is idle there, as the market sees it.
+    pub(super) idle: Idle,
     /// Until when this is believed without a newer GpuNode.
     pub fresh_until: Instant,
+}
+
+/// What a node has idle, by [stand](stowage_shared::pack::Stands). Nodes that have alike idle share one number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Idle {
+    /// Never given to two.
+    pub(super) number: u64,
+    pub(super) lots: Arc<[fleet::Node]>,
 }
 
 /// Which of a node's GPUs a pod may not join because of who is there: bits, in the order of the class.
@@ -43,6 +53,16 @@ impl Barred {
 }
 
 impl KnownGpus {
+    /// Numbers what is idle: nodes with one number have alike idle.
+    pub fn idle(&self) -> u64 {
+        self.idle.number
+    }
+
+    /// What is idle, by stand.
+    pub fn lots(&self) -> &[fleet::Node] {
+        &self.idle.lots
+    }
+
     /// The GPUs that a pod of this policy, in `namespace`, may not join.
     pub fn barred(&self, policy: &Policy, namespace: &str) -> Barred {
         let gpus = self.now.company.barred(policy, namespace);
@@ -106,6 +126,8 @@ pub struct Snapshot {
     pub mix: Arc<Mix>,
     /// Counts the mixes: what was judged by another one is not comparable.
     pub mix_version: u64,
+    /// Counts what else is expected: what a pod costs by another market is not comparable.
+    pub market_version: u64,
     /// Which resource names are GPUs.
     pub names: Arc<GpuNames>,
     /// The nodes for which devices are held for a pod whose binding is not seen yet, by the pod's UID.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
 use stowage_shared::policy::Want;
 
-use super::judge::{Verdict, held, verdicts};
+use super::judge::{Exactly, Verdict, held, verdicts};
 use super::memo::{Judgement, Memo};
 use super::template::Template;
 use crate::state::Snapshot;
@@ -48,7 +48,7 @@ fn without_gpus(snapshot: &Snapshot, asked: &Asked<'_>) -> Vec<u8> {
 }
 
 fn with_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, want: &Want, now: Instant) -> Vec<u8> {
-    let mut verdicts = verdicts(snapshot, memo, asked, want, now);
+    let mut verdicts = verdicts(snapshot, memo, asked, want, Exactly::Fit, now);
     let outcome = |verdict: &Verdict| match verdict {
         Verdict::UnknownNode => Outcome::Failed(Arc::from(UNKNOWN_NODE)),
         Verdict::NoGpus => Outcome::Unresolvable(NO_GPUS.into()),

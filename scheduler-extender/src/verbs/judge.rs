@@ -39,18 +39,29 @@ const NO_GPUS: usize = 1;
 const CLOSED: usize = 2;
 const JUDGED: usize = CLOSED + Unknown::ALL.len();
 
+/// How exactly nodes are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exactly {
+    /// Whether the pod fits.
+    Fit,
+    /// Also what it costs there.
+    Cost,
+}
+
 /// Judges every node of a request.
 pub(super) fn verdicts(
     snapshot: &Snapshot,
     memo: &Memo,
     asked: &Asked<'_>,
     want: &Want,
+    exactly: Exactly,
     now: Instant,
 ) -> Verdicts {
     let (policy, namespace) = (&want.policy, &*asked.pod.metadata.namespace);
-    let mut places: HashMap<Class, usize, FixedState> = HashMap::default();
+    // By class and, where costs count, by what is idle.
+    let mut places: HashMap<(Class, u64), usize, FixedState> = HashMap::default();
     // Where somebody minds others, which is seldom.
-    let mut barred_places: BTreeMap<(Class, Barred), usize> = BTreeMap::new();
+    let mut barred_places: BTreeMap<(Class, u64, Barred), usize> = BTreeMap::new();
     let mut classes: Vec<&KnownGpus> = Vec::new();
     // Where the pod itself is nominated, which is one node.
     let mut own: Vec<(usize, Judgement)> = Vec::new();
@@ -62,7 +73,7 @@ pub(super) fn verdicts(
             Ok(known) => match room(snapshot, node, known, asked) {
                 Room::Class(known) => known,
                 Room::Own(room) => {
-                    own.push((at, Judgement::of(room.rank(want, namespace, &snapshot.mix))));
+                    own.push((at, Judgement::of_room(&room, want, namespace, &snapshot.mix)));
                     return UNKNOWN_NODE;
                 }
             },
@@ -72,16 +83,21 @@ pub(super) fn verdicts(
             JUDGED + classes.len() - 1
         };
         let barred = known.barred(policy, namespace);
+        let idle = if exactly == Exactly::Cost { known.idle() } else { 0 };
         if barred.is_none() {
-            *places.entry(known.class).or_insert_with(judged)
+            *places.entry((known.class, idle)).or_insert_with(judged)
         } else {
-            *barred_places.entry((known.class, barred)).or_insert_with(judged)
+            *barred_places.entry((known.class, idle, barred)).or_insert_with(judged)
         }
     });
     let mut of: Vec<usize> = known.collect();
     let mut all = vec![Verdict::UnknownNode, Verdict::NoGpus];
     all.extend(Unknown::ALL.map(Verdict::Closed));
-    all.extend(memo.judge(snapshot, want, namespace, classes).into_iter().map(Verdict::Judged));
+    let judgements = match exactly {
+        Exactly::Fit => memo.judge(snapshot, want, namespace, classes),
+        Exactly::Cost => memo.weigh(snapshot, want, namespace, classes),
+    };
+    all.extend(judgements.into_iter().map(Verdict::Judged));
     for (at, judgement) in own {
         of[at] = all.len();
         all.push(Verdict::Judged(judgement));

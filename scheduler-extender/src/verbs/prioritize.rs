@@ -3,30 +3,50 @@
 //! kube-scheduler knows eleven scores, adds them to its own, and breaks ties at random. So one node alone gets
 //! the highest, and the rest are spread over the others by what the placement would take away there.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
+use stowage_shared::host::Host;
+use stowage_shared::pack::Stands;
 use stowage_shared::policy::Rank;
 
-use super::judge::{Verdict, Verdicts, held, verdicts};
+use super::judge::{Exactly, Verdict, Verdicts, held, verdicts};
 use super::memo::Memo;
-use crate::state::Snapshot;
+use crate::state::{KnownGpus, Snapshot};
 use crate::wire::{Asked, Name};
 
 /// kube-scheduler's `MaxExtenderPriority`.
 pub const SCORE_MAX: u8 = 10;
 
 /// Scores every node of a request, in its order: 10 for the best one, 0 to 9 for the rest by their rank, 0 where
-/// the pod does not fit. All get 0 for a pod that asks for no GPU: we know nothing of what it needs.
+/// the pod does not fit.
 pub fn prioritize(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, now: Instant) -> Vec<u8> {
-    let Ok(Some(want)) = asked.pod.want(&snapshot.names) else { return vec![0; asked.names().len()] };
-    let Verdicts { all, of } = verdicts(snapshot, memo, asked, &want, now);
+    let want = match asked.pod.want(&snapshot.names) {
+        Ok(Some(want)) => want,
+        Ok(None) => return without_gpus(snapshot, memo, asked, now),
+        Err(_) => return vec![0; asked.names().len()],
+    };
+    let Verdicts { all, of } = verdicts(snapshot, memo, asked, &want, Exactly::Cost, now);
     let rank = |verdict: &Verdict| match verdict {
         Verdict::Judged(judgement) => judgement.rank(),
         _ => None,
     };
     let ranks: Vec<Option<Rank>> = all.iter().map(rank).collect();
     score(asked.names(), &ranks, &of, held(snapshot, asked))
+}
+
+/// A pod without GPUs goes where its CPU and memory are least missed by pods with. All get 0 where that is the same
+/// everywhere, or where one of the nodes has no GPUs, or none of which we know: then it is kube-scheduler's choice alone.
+fn without_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, now: Instant) -> Vec<u8> {
+    let names = asked.names();
+    let known = names.iter().map(|name| snapshot.node(name.text())?.usable(now).ok());
+    let Some(nodes) = known.collect::<Option<Vec<&KnownGpus>>>() else { return vec![0; names.len()] };
+    let shape = Stands::shape_without_gpus(Host::of_pod(&asked.pod.spec));
+    let costs = memo.costs(snapshot, shape, nodes);
+    if costs.iter().all(|cost| Some(cost) == costs.first()) {
+        return vec![0; names.len()];
+    }
+    let ranks = costs.into_iter().map(|market| Some(Rank { market, ..Rank::default() }));
+    score(names, &ranks.collect::<Vec<_>>(), &(0..names.len()).collect::<Vec<_>>(), None)
 }
 
 /// Orders nodes by rank, of which each node's is `ranks[rank_of[node]]`. `held` is better than any; among equals the first by name is best, so that every replica gives the same answer.
@@ -37,7 +57,9 @@ fn score(names: &[Name<'_>], ranks: &[Option<Rank>], rank_of: &[usize], held: Op
         nodes_at[at] += usize::from(node != best);
     }
     let rest = ranks.iter().zip(nodes_at).filter(|&(_, nodes)| nodes > 0).filter_map(|(&rank, _)| rank);
-    let levels: Vec<Rank> = rest.collect::<BTreeSet<Rank>>().into_iter().collect();
+    let mut levels: Vec<Rank> = rest.collect();
+    levels.sort_unstable();
+    levels.dedup();
     let score = |rank: &Option<Rank>| match rank {
         None => 0,
         Some(rank) => {

@@ -23,6 +23,7 @@ const PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
 /// What fits by its counts alone is chosen last: it is not known what it takes away.
 const BY_COUNTS: Rank = Rank {
     in_use: u64::MAX,
+    market: i64::MAX,
     cost: Cost {
         lost: u64::MAX,
         wakes_node: true,

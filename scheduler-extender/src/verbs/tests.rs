@@ -156,6 +156,35 @@ fn a_used_gpu_is_filled_before_an_empty_node_is_woken() {
 }
 
 #[test]
+fn pods_go_where_the_cpu_that_they_take_is_not_what_others_need() {
+    let now = Now::read();
+    let mut state = synthetic::state(2, 0, now);
+    // As much is left of CPU as the four whole GPUs of the node need, by what pods are like here.
+    let pod = |name: &str, cpu_milli, node: &str| {
+        let mut pod = synthetic::pod(name, name, WHOLE, 1);
+        pod.host.cpu_milli = cpu_milli;
+        Pod { node: node.into(), ..pod }
+    };
+    let plain = Pod { spec: Default::default(), ..pod("plain", 80_000, "gpu-node-0") };
+    state.apply(Event::Pod(Change::Applied(plain)), now);
+    state.apply(Event::Node(Change::Applied(synthetic::node("gpu-node-2"))), now);
+    for name in ["a", "b", "c", "d"] {
+        state.apply(Event::Pod(Change::Applied(pod(name, 4_000, "gpu-node-2"))), now);
+    }
+    let verbs = verbs(state);
+    let scores = |resource: &str, cpu: &str| -> Vec<Value> {
+        let body = synthetic::request(resource, 1, ["gpu-node-0", "gpu-node-1"]);
+        let body = String::from_utf8(body).unwrap().replace("\"cpu\":\"4\"", &format!("\"cpu\":\"{cpu}\""));
+        let scores: Value =
+            serde_json::from_slice(&verbs.prioritize(body.as_bytes(), now.monotonic).body).unwrap();
+        scores.as_array().unwrap().iter().map(|score| score["Score"].clone()).collect()
+    };
+    assert_eq!(scores(WHOLE, "12"), [9, 10]);
+    assert_eq!(scores(WHOLE, "1"), [10, 9], "it leaves more than the others need");
+    assert_eq!(scores("cpu", "1"), [9, 10], "so does a pod without GPUs not");
+}
+
+#[test]
 fn what_cannot_be_served_says_so_where_kube_scheduler_looks() {
     let now = Now::read();
     let good = synthetic::request(WHOLE, 1, ["gpu-node-0"]);

@@ -13,6 +13,7 @@ mod preempt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use stowage_shared::host::Host;
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 use stowage_shared::policy::{PolicyError, Want};
 use stowage_shared::request::{Request, RequestError};
@@ -85,7 +86,8 @@ impl Pod {
     pub fn want(&self, names: &GpuNames) -> Result<Option<Want>, Unservable> {
         let annotation = |key: &str| self.metadata.annotations.get(key);
         let request = Request::of_pod(&self.spec, annotation, |name| names.is_gpu(name))?;
-        Ok(Want::of(&request, annotation)?)
+        let want = Want::of(&request, annotation)?;
+        Ok(want.map(|want| Want { host: Host::of_pod(&self.spec), ..want }))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The requests to come, and what they are worth.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::market::Market;
 use crate::gpu::{Gpu, GpuKind, Offer, Part};
 use crate::mig::MigSlice;
 use crate::occupancy::GpuState;
@@ -22,6 +24,7 @@ pub struct Shape {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mix {
     shapes: BTreeMap<ResourceName, Vec<Shape>>,
+    market: Option<Arc<Market>>,
 }
 
 /// Pods of several whole GPUs come in these sizes.
@@ -58,7 +61,17 @@ impl Mix {
             let shape = |&count: &u32| Shape { count, milli: milli.max(1) * u64::from(count) };
             (resource, counts.iter().map(shape).collect())
         });
-        Self { shapes: shapes.collect() }
+        Self { shapes: shapes.collect(), market: None }
+    }
+
+    /// The same, with what is known of this cluster's pods.
+    pub fn with(self, market: Arc<Market>) -> Self {
+        Self { market: Some(market), ..self }
+    }
+
+    /// What is known of this cluster's pods.
+    pub fn market(&self) -> Option<&Arc<Market>> {
+        self.market.as_ref()
     }
 
     /// The resources that are expected, with their shapes.

@@ -6,6 +6,7 @@ use crate::contract::{
     RESERVE_LABEL, SHARE_WITH_ANNOTATION,
 };
 use crate::gpu::Gpu;
+use crate::units::MemoryMib;
 
 /// A pod that has something of a GPU, or was promised something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,13 +59,7 @@ impl Policy {
     /// # Errors
     /// [`NotAllowed`], what cannot be mended first.
     pub fn allows(&self, namespace: &str, gpu: &Gpu, occupants: &[Occupant<'_>]) -> Result<(), NotAllowed> {
-        let model = gpu.kind.model();
-        if !self.gpu_models.is_empty() && !self.gpu_models.iter().any(|pattern| pattern.matches(model)) {
-            return Err(NotAllowed::Model);
-        }
-        if gpu.kind.memory() < self.gpu_memory_min {
-            return Err(NotAllowed::Memory);
-        }
+        self.allows_model(gpu.kind.model(), gpu.kind.memory())?;
         let mut others = occupants.iter().filter(|other| other.namespace != namespace).peekable();
         if self.share_with == ShareWith::Namespace && others.peek().is_some() {
             return Err(NotAllowed::OtherNamespace);
@@ -73,5 +68,16 @@ impl Policy {
             return Err(NotAllowed::Kept);
         }
         Ok(())
+    }
+
+    /// Whether a card of this model, with so much memory, may be used, whoever is on it.
+    ///
+    /// # Errors
+    /// [`NotAllowed::Model`] or [`NotAllowed::Memory`].
+    pub fn allows_model(&self, model: &str, memory: MemoryMib) -> Result<(), NotAllowed> {
+        if !self.gpu_models.is_empty() && !self.gpu_models.iter().any(|pattern| pattern.matches(model)) {
+            return Err(NotAllowed::Model);
+        }
+        if memory < self.gpu_memory_min { Err(NotAllowed::Memory) } else { Ok(()) }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Node, Occupant, Policy, PolicyError, Rank, Reserve, ShareWith, WhyNot, place};
+use super::{Node, Occupant, Packing, Policy, PolicyError, Rank, Reserve, ShareWith, WhyNot, place};
+use crate::host::Host;
 use crate::occupancy::GpuState;
-use crate::pack::{self, Demand, Mix, Placement};
+use crate::pack::fleet::Shape;
+use crate::pack::{self, Demand, Lot, Mix, Placement, Stands};
 use crate::request::Request;
 
 /// What a pod wants of a node: devices, by its policy. Pods that want the same are of one shape.
@@ -14,6 +16,8 @@ pub struct Want {
     pub demand: Demand,
     /// What else it wants of them.
     pub policy: Policy,
+    /// What it asks for beside them. Whether that is there is kube-scheduler's question.
+    pub host: Host,
 }
 
 impl Want {
@@ -28,14 +32,19 @@ impl Want {
         if request.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { demand: request.demand(), policy: Policy::read(annotation)? }))
+        Ok(Some(Self { demand: request.demand(), policy: Policy::read(annotation)?, host: Host::default() }))
+    }
+
+    /// What it is to the [`Market`](pack::Market); `None` where that knows nothing of such requests.
+    pub fn shape(&self, stands: &Stands) -> Option<Shape> {
+        stands.shape(&self.demand, self.host, |model, memory| self.policy.allows_model(model, memory).is_ok())
     }
 }
 
 /// Without a policy.
 impl From<Demand> for Want {
     fn from(demand: Demand) -> Self {
-        Self { demand, policy: Policy::default() }
+        Self { demand, ..Self::default() }
     }
 }
 
@@ -107,15 +116,44 @@ pub struct Occupied {
     pub company: Company,
     /// What the node keeps for large pods.
     pub reserve: Reserve,
+    /// What else it has left.
+    pub host: Host,
 }
 
 impl Occupied {
-    /// Places what a pod in `namespace` wants. Without a policy, its own, that of a pod there or of the node, this is the
-    /// packing core's answer and costs no more.
+    /// Places what a pod in `namespace` wants: where the [`Market`](pack::Market) would, if that knows such requests, else
+    /// where the packing core and the policies would.
     ///
     /// # Errors
-    /// [`WhyNot`].
+    /// [`WhyNot`]: whether it fits, and why not, depends on the packing core and the policies alone.
     pub fn place(&self, want: &Want, namespace: &str, mix: &Mix) -> Result<Placement, WhyNot> {
+        let placement = self.place_without_market(want, namespace, mix)?;
+        Ok(self.place_by_market(want, namespace, mix, &placement).unwrap_or(placement))
+    }
+
+    /// A placement on the GPU that costs least, where the one at hand is not there.
+    fn place_by_market(
+        &self,
+        want: &Want,
+        namespace: &str,
+        mix: &Mix,
+        at_hand: &Placement,
+    ) -> Option<Placement> {
+        let market = mix.market().filter(|_| want.policy.placement == Packing::Binpack)?;
+        let shape = want.shape(market.stands())?;
+        let best = market.best_gpus(&market.stands().lots(&self.gpus, self.host), &shape)?;
+        let mut chosen = at_hand.devices.values().flatten();
+        if chosen.all(|chosen| best.contains(&chosen.gpu)) || self.to_leave_idle(want) != Ok(0) {
+            return None;
+        }
+        let mut placement = self.only(&best).place_anywhere(want, namespace, mix).ok()?;
+        placement.devices.values_mut().flatten().for_each(|chosen| chosen.gpu = best[chosen.gpu]);
+        Some(Placement { cost: at_hand.cost, ..placement })
+    }
+
+    /// Without a policy, the pod's own, that of a pod there or of the node, this is the packing core's answer and costs
+    /// no more.
+    fn place_without_market(&self, want: &Want, namespace: &str, mix: &Mix) -> Result<Placement, WhyNot> {
         match self.reserve {
             Reserve::None => self.place_anywhere(want, namespace, mix),
             _ => self.place_beside_kept(want, namespace, mix),
@@ -140,7 +178,7 @@ impl Occupied {
     /// Some of its GPUs, with who is there.
     pub(super) fn only(&self, some: &[usize]) -> Self {
         let gpus = some.iter().map(|&gpu| self.gpus[gpu].clone()).collect();
-        let mut only = Self { gpus, ..Self::default() };
+        let mut only = Self { gpus, host: self.host, ..Self::default() };
         for guest in &self.company.guests {
             if let Some(gpu) = some.iter().position(|&gpu| gpu == guest.gpu) {
                 only.company.join(gpu, &guest.namespace, guest.share_with);
@@ -149,12 +187,24 @@ impl Occupied {
         only
     }
 
-    /// How good this node is for the pod, if it fits.
+    /// How good the GPUs of this node are for the pod, if it fits, whatever the market says of the node.
     ///
     /// # Errors
     /// [`WhyNot`].
     pub fn rank(&self, want: &Want, namespace: &str, mix: &Mix) -> Result<Rank, WhyNot> {
-        Ok(want.policy.rank(&self.gpus, self.place(want, namespace, mix)?.cost))
+        Ok(want.policy.rank(&self.gpus, self.place_without_market(want, namespace, mix)?.cost))
+    }
+
+    /// What the node has left, as the market sees it.
+    pub fn lots(&self, stands: &Stands) -> Vec<Lot> {
+        stands.lots(&self.gpus, self.host)
+    }
+
+    /// What a pod costs the pods to come on this node: [`Rank::market`].
+    pub fn market_cost(&self, want: &Want, mix: &Mix) -> i64 {
+        let Some(market) = mix.market() else { return 0 };
+        let Some(shape) = want.shape(market.stands()) else { return 0 };
+        market.cost(self.lots(market.stands()).iter().map(|lot| &lot.node), &shape).0
     }
 
     /// Counts a placement as in use.
@@ -163,6 +213,7 @@ impl Occupied {
             self.gpus[chosen.gpu].take(chosen.offer, want.demand.share);
             self.company.join(chosen.gpu, namespace, want.policy.share_with);
         }
+        self.host.take(want.host);
     }
 
     /// Places what a pod wants and counts it as in use; where it does not fit, nothing changes.

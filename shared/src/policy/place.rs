@@ -53,6 +53,9 @@ impl WhyNot {
 pub struct Rank {
     /// What of the node's GPUs is in use, in thousandths of all of them; 0 where the pod does not want to spread.
     pub in_use: u64,
+    /// What it costs the pods to come, by the [`Market`](crate::pack::Market); 0 where there is none or it knows nothing of
+    /// such requests.
+    pub market: i64,
     /// What the placement takes away.
     pub cost: Cost,
 }
@@ -64,7 +67,7 @@ impl Policy {
             Packing::Binpack => 0,
             Packing::Spread => Tally::of(gpus).in_use / u64::try_from(gpus.len()).unwrap_or(1).max(1),
         };
-        Rank { in_use, cost }
+        Rank { in_use, market: 0, cost }
     }
 }
 

@@ -1,3 +1,4 @@
+mod market;
 mod reserve;
 
 use std::collections::BTreeMap;
@@ -235,7 +236,11 @@ fn what_is_taken_by_a_pod_of_its_own_keeps_others_off() {
     let mut node = Occupied { gpus: vec![gpu(0, "M", 24), gpu(1, "M", 24)], ..Occupied::default() };
     let mix = Mix::prior(node.gpus.iter().map(|gpu| &*gpu.gpu));
     let share = || Demand::from([(ResourceName::gpu().shared(), 1)]);
-    let alone = Want { demand: share(), policy: policy(&[("stowage.dev/share-with", "namespace")]) };
+    let alone = Want {
+        demand: share(),
+        policy: policy(&[("stowage.dev/share-with", "namespace")]),
+        ..Want::default()
+    };
     let mut take = |want: &Want, namespace| {
         let placement = node.take(want, namespace, &mix)?;
         placement.devices.into_values().flatten().map(|chosen| chosen.gpu).next()

@@ -59,6 +59,7 @@ impl NodeObject {
             name: self.metadata.name.clone().unwrap_or_default(),
             uid: self.metadata.uid.clone().unwrap_or_default(),
             ready: status.conditions.iter().any(|it| it.kind == "Ready" && it.status == "True"),
+            host: api::host(&status.allocatable),
             allocatable: api::counts(status.allocatable),
             reserve: api::reserve(self.metadata.labels.as_ref()),
         }

@@ -155,6 +155,8 @@ impl PodObject {
             priority: spec.priority,
             init_containers: spec.init_containers.into_iter().map(container).collect(),
             containers: spec.containers.into_iter().map(container).collect(),
+            resources: spec.resources,
+            overhead: spec.overhead,
         };
         let id = event::PodId {
             uid: metadata.uid.clone().unwrap_or_default(),

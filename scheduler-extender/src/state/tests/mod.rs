@@ -1,5 +1,6 @@
 mod assumed;
 mod believed;
+mod expected;
 mod nominated;
 mod world;
 
