@@ -45,10 +45,12 @@ use crate::verbs::Memo;
 const WRITES_MAX: usize = 64;
 /// How long nothing need happen before the queue is looked at again, for what changes with time alone.
 const TICK: Duration = Duration::from_secs(1);
-/// The pause after a round that nominated nobody, at least and at most: a storm of events is looked at in whole.
+/// The pause after a round, at least and at most: a storm of events is looked at in whole.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
-/// So many times as long as such a round took is the pause, so that it costs a fifth of a core at most.
+/// So many times as long as a round took that nominated nobody is the pause, so that it costs a fifth of a core at most.
 const PAUSE_TIMES: u32 = 4;
+/// In so many rounds at most as many pods are nominated as may be.
+const ROUNDS_A_FILL: usize = 8;
 /// How often a write that fails for a reason that a person must mend is logged at most.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
 
@@ -84,6 +86,13 @@ struct Course {
     complaint: Seldom,
 }
 
+/// How many pods may be nominated now. Near the bound it is worth waiting until more may: each round looks at the whole
+/// cluster, and the pods that are nominated keep kube-scheduler busy meanwhile.
+fn room_for(outstanding: usize, most: usize) -> usize {
+    let room = most.saturating_sub(outstanding);
+    if room * ROUNDS_A_FILL < most { 0 } else { room }
+}
+
 impl Planner {
     /// Plans until the process ends.
     ///
@@ -104,11 +113,8 @@ impl Planner {
         loop {
             let start = Instant::now();
             let begun = self.round(&mut course)?;
-            if begun == 0 {
-                tokio::time::sleep((start.elapsed() * PAUSE_TIMES).clamp(PAUSE.0, PAUSE.1)).await;
-            } else {
-                tokio::task::yield_now().await;
-            }
+            let pause = if begun == 0 { start.elapsed() * PAUSE_TIMES } else { PAUSE.0 };
+            tokio::time::sleep(pause.clamp(PAUSE.0, PAUSE.1)).await;
             tokio::select! {
                 () = self.desk.changed() => {}
                 _ = ticks.tick() => {}
@@ -161,7 +167,7 @@ impl Planner {
                 self.store.change(|state| state.unnominate(&uid))?;
             }
             let outstanding = course.tracker.outstanding() + course.left.outstanding();
-            let limit = self.outstanding_max.saturating_sub(outstanding).min(WRITES_MAX);
+            let limit = room_for(outstanding, self.outstanding_max).min(WRITES_MAX);
             let scene = Scene { snapshot: &snapshot, memo: &course.memo, book: &desk.book, now };
             let round = plan(&scene, course.resume, limit, |uid| course.tracker.has(uid));
             // At the bound there is nothing to go on with.

@@ -9,14 +9,16 @@ use stowage_shared::policy::{Rank, ShareWith, Want};
 use super::plan::{Nomination, Scene};
 use crate::book::amounts::Amounts;
 use crate::book::objects::Pod;
-use crate::state::{KnownGpus, Nominee, arrange};
+use crate::state::{KnownGpus, NodeView, Nominee, arrange};
 use crate::verbs::Judgement;
 
 /// Nodes that turn out not to hold everything that is kept there together, before a pod is given up for this round.
 const SECOND_CHOICES_MAX: usize = 8;
+/// Different requests for which the order of the nodes is kept in one round.
+const ORDERS_MAX: usize = 16;
 
 /// Who counts as placed on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Counted {
     /// Everybody who is nominated there.
     All,
@@ -30,6 +32,14 @@ impl Counted {
             Self::All => true,
             Self::AtLeast(least) => priority >= least,
         }
+    }
+
+    /// What is left of a node once they are placed.
+    fn beside<'a>(self, node: &'a NodeView, known: &'a KnownGpus) -> &'a KnownGpus {
+        node.nominated.as_ref().map_or(known, |kept| match self {
+            Self::All => kept.beside_all(known),
+            Self::AtLeast(priority) => kept.beside(known, priority),
+        })
     }
 }
 
@@ -51,6 +61,7 @@ pub(super) struct Table<'a> {
     /// The least important pod that is nominated anywhere.
     least: Option<i32>,
     touched: HashMap<usize, Touched<'a>>,
+    orders: HashMap<(Want, Option<&'a str>, Counted), Arc<[(Rank, usize)]>>,
     /// Whether a pod that is placed anywhere keeps its GPUs to its namespace.
     keeps: bool,
 }
@@ -64,6 +75,7 @@ impl<'a> Table<'a> {
             placed: BTreeSet::new(),
             least: None,
             touched: HashMap::new(),
+            orders: HashMap::new(),
             keeps: false,
         };
         let book = scene.book;
@@ -73,8 +85,7 @@ impl<'a> Table<'a> {
         }
         for node in scene.snapshot.nodes() {
             if let Ok(known) = node.usable(scene.now) {
-                let beside = node.nominated.as_ref().map_or(known, |kept| kept.beside_all(known));
-                table.keeps |= beside.now.company.keeps();
+                table.keeps |= Counted::All.beside(node, known).now.company.keeps();
             }
             for nominee in node.nominated.iter().flat_map(|kept| kept.nominees()) {
                 table.place(&nominee.uid, &node.name, nominee.priority);
@@ -114,17 +125,16 @@ impl<'a> Table<'a> {
     }
 
     fn best(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Option<usize> {
-        let ranks = self.ranks(pod, want, counted);
+        let touched = self.ranks_of_touched(pod, want, counted);
+        let order = self.order(pod, want, counted);
         let mut barred: Vec<usize> = Vec::new();
         for _ in 0..SECOND_CHOICES_MAX {
-            let mut best: Option<(Rank, usize)> = None;
-            for &(at, rank) in ranks.iter().filter(|(at, _)| !barred.contains(at)) {
-                // Names are in order, so among equals the first is best, as in prioritize.
-                if best.is_none_or(|(known, _)| rank < known) && self.admits(at, pod, counted) {
-                    best = Some((rank, at));
-                }
-            }
-            let (_, at) = best?;
+            // Names are in order, so among equals the first is best, as in prioritize.
+            let mut open = order.iter().filter(|(_, at)| !self.touched.contains_key(at));
+            let admits = |at: &usize| !barred.contains(at) && self.admits(*at, pod, counted);
+            let untouched = open.find(|(_, at)| admits(at));
+            let best = touched.iter().filter(|(_, at)| admits(at)).chain(untouched).min();
+            let &(_, at) = best?;
             if self.holds_all(at, pod, want, counted) {
                 return Some(at);
             }
@@ -133,32 +143,41 @@ impl<'a> Table<'a> {
         None
     }
 
-    /// The nodes whose GPUs have room, and how good they are.
-    fn ranks(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Vec<(usize, Rank)> {
-        let (scene, mut touched) = (self.scene, Vec::new());
-        let mut untouched: Vec<(usize, &KnownGpus)> = Vec::new();
-        for (at, node) in scene.snapshot.nodes().enumerate() {
-            let Ok(known) = node.usable(scene.now) else { continue };
-            let beside = node.nominated.as_ref().map_or(known, |kept| match counted {
-                Counted::All => kept.beside_all(known),
-                Counted::AtLeast(priority) => kept.beside(known, priority),
-            });
-            if self.touched.contains_key(&at) {
-                touched.push((at, beside));
-            } else {
-                untouched.push((at, beside));
-            }
+    /// The nodes whose GPUs have room, the best first, as if this round had nominated nobody: the same for all pods that
+    /// want alike.
+    fn order(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Arc<[(Rank, usize)]> {
+        let key = (want.clone(), self.scope(pod, want), counted);
+        if let Some(known) = self.orders.get(&key) {
+            return known.clone();
         }
-        let nodes = untouched.iter().map(|(_, known)| *known);
+        let scene = self.scene;
+        let usable = scene.snapshot.nodes().enumerate().filter_map(|(at, node)| {
+            let known = node.usable(scene.now).ok()?;
+            Some((at, counted.beside(node, known)))
+        });
+        let (places, nodes): (Vec<usize>, Vec<&KnownGpus>) = usable.unzip();
         let judgements = scene.memo.weigh(scene.snapshot, want, &pod.namespace, nodes);
-        let mut ranks: Vec<(usize, Rank)> = Vec::with_capacity(judgements.len());
-        let found = untouched.iter().zip(&judgements);
-        ranks.extend(found.filter_map(|((at, _), judgement)| Some((*at, judgement.rank()?))));
-        for (at, beside) in touched {
-            ranks.extend(self.judge_touched(at, beside, pod, want, counted).map(|rank| (at, rank)));
+        let ranks = judgements.iter().zip(places).filter_map(|(judgement, at)| Some((judgement.rank()?, at)));
+        let mut order: Vec<(Rank, usize)> = ranks.collect();
+        order.sort_unstable();
+        if self.orders.len() >= ORDERS_MAX {
+            self.orders.clear();
         }
-        ranks.sort_unstable_by_key(|(at, _)| *at);
-        ranks
+        let order: Arc<[(Rank, usize)]> = order.into();
+        self.orders.insert(key, order.clone());
+        order
+    }
+
+    /// The same of the nodes to which this round has nominated somebody, in no order.
+    fn ranks_of_touched(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Vec<(Rank, usize)> {
+        let places: Vec<usize> = self.touched.keys().copied().collect();
+        let scene = self.scene;
+        let rank = |at: usize| {
+            let node = scene.snapshot.node_at(at)?;
+            let known = node.usable(scene.now).ok()?;
+            Some((self.judge_touched(at, counted.beside(node, known), pod, want, counted)?, at))
+        };
+        places.into_iter().filter_map(rank).collect()
     }
 
     fn judge_touched(
@@ -204,7 +223,7 @@ impl<'a> Table<'a> {
 
     /// Whether everybody who counts there fits together with the pod, placed as the state will place them.
     fn holds_all(&self, at: usize, pod: &Pod, want: &Want, counted: Counted) -> bool {
-        let Some(node) = self.scene.snapshot.nodes().nth(at) else { return false };
+        let Some(node) = self.scene.snapshot.node_at(at) else { return false };
         let Ok(known) = node.usable(self.scene.now) else { return false };
         let before = node.nominated.iter().flat_map(|kept| kept.nominees());
         let now = self.touched.get(&at).into_iter().flat_map(|touched| &touched.nominees);

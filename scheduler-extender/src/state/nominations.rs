@@ -7,7 +7,7 @@
 //!
 //! A nomination is a hint and promises no devices: which of the node's are kept is reckoned anew each time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use stowage_shared::pack::Mix;
@@ -168,6 +168,12 @@ impl State {
     /// The node on which we keep room for a pod, if the watch has not told it back.
     pub fn nominated(&self, uid: &str) -> Option<Arc<str>> {
         self.nominations.by_uid.get(uid).map(|ours| ours.node.clone())
+    }
+
+    /// Every pod for which we keep room that the watch has not told back, with the node.
+    pub(super) fn ahead(&self) -> HashMap<String, Arc<str>> {
+        let ours = self.nominations.by_uid.iter().filter(|(_, ours)| ours.until_told);
+        ours.map(|(uid, ours)| (uid.clone(), ours.node.clone())).collect()
     }
 
     /// Keeps room for a pod no longer, unless the API server has it nominated.

@@ -132,6 +132,8 @@ pub struct Snapshot {
     pub names: Arc<GpuNames>,
     /// The nodes for which devices are held for a pod whose binding is not seen yet, by the pod's UID.
     pub assumed: Arc<HashMap<String, Arc<str>>>,
+    /// The nodes that were chosen ahead for pods that wait, by the pod's UID, until the API server tells it back.
+    pub ahead: Arc<HashMap<String, Arc<str>>>,
     pub(super) index: Arc<Index>,
     pub(super) nodes: Views,
 }
@@ -147,7 +149,12 @@ impl Snapshot {
         self.nodes.iter().map(|node| &**node)
     }
 
-    /// The same, to keep: a node that did not change since an earlier snapshot is the same one there.
+    /// A node, by its place among them.
+    pub fn node_at(&self, at: usize) -> Option<&NodeView> {
+        self.nodes.get(at).map(|node| &**node)
+    }
+
+    /// The nodes, to keep: one that did not change since an earlier snapshot is the same one there.
     pub fn views(&self) -> impl Iterator<Item = &Arc<NodeView>> {
         self.nodes.iter()
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
 use stowage_shared::policy::Want;
 
-use super::judge::{Exactly, Verdict, held, verdicts};
+use super::judge::{Exactly, Verdict, ahead, held, verdict, verdicts};
 use super::memo::{Judgement, Memo};
 use super::template::Template;
 use crate::state::Snapshot;
@@ -16,6 +16,9 @@ use crate::wire::{Asked, Name, Outcome, filter_result};
 const UNKNOWN_NODE: &str = "node is not known to Stowage yet";
 
 /// Says of each node whether the pod fits there, and why not: an `ExtenderFilterResult`.
+///
+/// A pod whose place was chosen ahead gets that node alone: kube-scheduler has only asked before the nomination came to
+/// it, and need not weigh the others.
 ///
 /// Pure: a filter need not be followed by a bind, so it holds nothing. A pod whose last Binding may still succeed
 /// fits the node where its devices are held.
@@ -48,6 +51,15 @@ fn without_gpus(snapshot: &Snapshot, asked: &Asked<'_>) -> Vec<u8> {
 }
 
 fn with_gpus(snapshot: &Snapshot, memo: &Memo, asked: &Asked<'_>, want: &Want, now: Instant) -> Vec<u8> {
+    if let Some(ahead) = ahead(snapshot, asked)
+        && let name = asked.names()[ahead].text()
+        && let Verdict::Judged(Judgement::Fits(_)) = verdict(snapshot, memo, asked, want, name, now)
+    {
+        // The others have no outcome, so they are not told of.
+        let mut places = vec![1; asked.names().len()];
+        places[ahead] = 0;
+        return filter_result::<&str>(asked, &[Outcome::Fits], &places);
+    }
     let mut verdicts = verdicts(snapshot, memo, asked, want, Exactly::Fit, now);
     let outcome = |verdict: &Verdict| match verdict {
         Verdict::UnknownNode => Outcome::Failed(Arc::from(UNKNOWN_NODE)),

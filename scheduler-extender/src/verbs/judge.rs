@@ -106,6 +106,31 @@ pub(super) fn verdicts(
     Verdicts { all, of }
 }
 
+/// Judges one node of a request by itself.
+pub(super) fn verdict(
+    snapshot: &Snapshot,
+    memo: &Memo,
+    asked: &Asked<'_>,
+    want: &Want,
+    node: &str,
+    now: Instant,
+) -> Verdict {
+    let namespace = &*asked.pod.metadata.namespace;
+    let Some(node) = snapshot.node(node) else { return Verdict::UnknownNode };
+    let known = match node.usable(now) {
+        Ok(known) => known,
+        Err(None) => return Verdict::NoGpus,
+        Err(Some(why)) => return Verdict::Closed(why),
+    };
+    match room(snapshot, node, known, asked) {
+        Room::Own(room) => Verdict::Judged(Judgement::of(room.rank(want, namespace, &snapshot.mix))),
+        Room::Class(known) => {
+            let judgements = memo.judge(snapshot, want, namespace, [known]);
+            judgements.into_iter().next().map_or(Verdict::UnknownNode, Verdict::Judged)
+        }
+    }
+}
+
 /// What of a node this pod may use: not what is kept for pods that are nominated there and as important.
 fn room<'a>(snapshot: &Snapshot, node: &'a NodeView, known: &'a KnownGpus, asked: &Asked<'_>) -> Room<'a> {
     node.nominated.as_ref().map_or(Room::Class(known), |kept| {
@@ -143,6 +168,14 @@ fn judge_templates(
 
 /// The place of the node where devices are held for this pod, if it is in the request.
 pub(super) fn held(snapshot: &Snapshot, asked: &Asked<'_>) -> Option<usize> {
-    let node = snapshot.assumed.get(&asked.pod.metadata.uid)?;
-    asked.names().iter().position(|name| name.text() == &**node)
+    place_of(snapshot.assumed.get(&asked.pod.metadata.uid)?, asked)
+}
+
+/// The place of the node that was chosen ahead for this pod, if it is in the request.
+pub(super) fn ahead(snapshot: &Snapshot, asked: &Asked<'_>) -> Option<usize> {
+    place_of(snapshot.ahead.get(&asked.pod.metadata.uid)?, asked)
+}
+
+fn place_of(node: &str, asked: &Asked<'_>) -> Option<usize> {
+    asked.names().iter().position(|name| name.text() == node)
 }

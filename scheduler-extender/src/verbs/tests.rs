@@ -137,6 +137,30 @@ fn a_pod_whose_devices_are_held_fits_where_they_are() {
 }
 
 #[test]
+fn a_pod_whose_place_was_chosen_ahead_gets_that_node_alone_until_the_nomination_is_told() {
+    let now = Now::read();
+    let mut state = synthetic::state(3, 0, now);
+    let uid = "6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11";
+    let pod = synthetic::pod("llama-7f9c-x2x4z", uid, WHOLE, 4);
+    state.apply(Event::Pod(Change::Applied(pod.clone())), now);
+    state.nominate(uid, "gpu-node-1", false);
+    let store = Arc::new(Store::new(state));
+    let verbs = Verbs::new(store.clone());
+    let all = ["gpu-node-0", "gpu-node-1", "gpu-node-2"];
+    let names = |names: &[&str]| ask(&verbs, &synthetic::request(WHOLE, 4, names.iter().copied()), now);
+    assert_eq!(names(&all)["NodeNames"], json!(["gpu-node-1"]));
+    assert_eq!(names(&all)["FailedNodes"], json!({}));
+    assert_eq!(names(&["gpu-node-0", "gpu-node-2"])["NodeNames"], json!(["gpu-node-0", "gpu-node-2"]));
+    let told = Pod { nominated: "gpu-node-1".into(), ..pod };
+    store.change(|state| state.apply(Event::Pod(Change::Applied(told)), now)).unwrap();
+    assert_eq!(
+        names(&all)["NodeNames"],
+        json!(all),
+        "kube-scheduler has tried it by itself, and asks for others"
+    );
+}
+
+#[test]
 fn a_used_gpu_is_filled_before_an_empty_node_is_woken() {
     let now = Now::read();
     let mut state = synthetic::state(3, 0, now);
