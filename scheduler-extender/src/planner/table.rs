@@ -49,6 +49,9 @@ struct Touched<'a> {
     judged: HashMap<(Want, Option<&'a str>, bool), Judgement>,
 }
 
+/// Nodes by their places, the best first.
+type Order = Arc<[(Rank, usize)]>;
+
 /// The cluster as it is while a round goes on.
 pub(super) struct Table<'a> {
     scene: &'a Scene<'a>,
@@ -61,7 +64,7 @@ pub(super) struct Table<'a> {
     /// The least important pod that is nominated anywhere.
     least: Option<i32>,
     touched: HashMap<usize, Touched<'a>>,
-    orders: HashMap<(Want, Option<&'a str>, Counted), Arc<[(Rank, usize)]>>,
+    orders: HashMap<(Want, Option<&'a str>, Counted), Order>,
     /// Whether a pod that is placed anywhere keeps its GPUs to its namespace.
     keeps: bool,
 }
@@ -145,7 +148,7 @@ impl<'a> Table<'a> {
 
     /// The nodes whose GPUs have room, the best first, as if this round had nominated nobody: the same for all pods that
     /// want alike.
-    fn order(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Arc<[(Rank, usize)]> {
+    fn order(&mut self, pod: &'a Pod, want: &Want, counted: Counted) -> Order {
         let key = (want.clone(), self.scope(pod, want), counted);
         if let Some(known) = self.orders.get(&key) {
             return known.clone();
@@ -163,7 +166,7 @@ impl<'a> Table<'a> {
         if self.orders.len() >= ORDERS_MAX {
             self.orders.clear();
         }
-        let order: Arc<[(Rank, usize)]> = order.into();
+        let order: Order = order.into();
         self.orders.insert(key, order.clone());
         order
     }

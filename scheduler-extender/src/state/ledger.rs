@@ -9,27 +9,37 @@ use foldhash::fast::FixedState;
 use stowage_shared::host::Host;
 
 use super::event::Pod;
-use super::interned::Interned;
 
 /// What each pod takes of its node, and what that sums up to.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pods: HashMap<Key, Entry, FixedState>,
-    used: HashMap<Arc<str>, Host>,
-    names: Interned<str>,
+    accounts: Vec<Account>,
+    by_name: HashMap<Arc<str>, u32>,
+    /// Accounts of nodes that have no pods any more.
+    closed: Vec<u32>,
     lists: u32,
 }
 
 /// A pod's UID, which is a UUID; what is none is hashed.
 type Key = u128;
 
+/// What a pod takes. Sixteen bytes, for there are very many.
 #[derive(Debug)]
 struct Entry {
-    node: Arc<str>,
+    account: u32,
     cpu_milli: u32,
     memory_mib: u32,
     /// The last list that it was in.
     list: u32,
+}
+
+/// What the pods of a node take together.
+#[derive(Debug)]
+struct Account {
+    node: Arc<str>,
+    pods: u32,
+    used: Host,
 }
 
 impl Entry {
@@ -41,31 +51,38 @@ impl Entry {
 impl Ledger {
     /// Takes in a pod as it is now. Answers with its node, where that has more or less left than before.
     pub(super) fn see(&mut self, pod: &Pod) -> Option<Arc<str>> {
-        if pod.node.is_empty() || pod.terminal {
+        if pod.terminal {
             return self.forget(&pod.uid);
+        }
+        if pod.node.is_empty() {
+            // A pod is never unbound: where it is known, this is an older version.
+            return None;
         }
         let small = |amount: u64| u32::try_from(amount).unwrap_or(u32::MAX);
         let (cpu_milli, memory_mib) = (small(pod.host.cpu_milli), small(pod.host.memory_mib));
         let (key, list) = (key(&pod.uid), self.lists);
+        let account = self.account(&pod.node);
         if let Some(known) = self.pods.get_mut(&key)
-            && (&*known.node, known.cpu_milli, known.memory_mib) == (&*pod.node, cpu_milli, memory_mib)
+            && (known.account, known.cpu_milli, known.memory_mib) == (account, cpu_milli, memory_mib)
         {
             known.list = list;
             return None;
         }
-        self.forget(&pod.uid);
-        let entry = Entry { node: self.names.of(pod.node.as_str()), cpu_milli, memory_mib, list };
-        self.used.entry(entry.node.clone()).or_default().add(entry.host());
-        let node = entry.node.clone();
-        self.pods.insert(key, entry);
+        let entry = Entry { account, cpu_milli, memory_mib, list };
+        let to = self.accounts.get_mut(usize::try_from(account).ok()?)?;
+        to.pods += 1;
+        to.used.add(entry.host());
+        let node = to.node.clone();
+        if let Some(before) = self.pods.insert(key, entry) {
+            self.give_back(&before);
+        }
         Some(node)
     }
 
     /// A pod is gone. Answers with its node.
     pub(super) fn forget(&mut self, uid: &str) -> Option<Arc<str>> {
         let entry = self.pods.remove(&key(uid))?;
-        self.give_back(&entry);
-        Some(entry.node)
+        self.give_back(&entry)
     }
 
     pub(super) fn list_begins(&mut self) {
@@ -77,23 +94,45 @@ impl Ledger {
         let lists = self.lists;
         let gone: Vec<Entry> =
             self.pods.extract_if(|_, entry| entry.list != lists).map(|(_, entry)| entry).collect();
-        gone.iter().for_each(|entry| self.give_back(entry));
-        gone.into_iter().map(|entry| entry.node).collect()
+        gone.iter().filter_map(|entry| self.give_back(entry)).collect()
     }
 
     /// What the pods on a node take of it.
     pub(super) fn used(&self, node: &str) -> Host {
-        self.used.get(node).copied().unwrap_or_default()
+        let account = self.by_name.get(node).and_then(|&at| self.accounts.get(usize::try_from(at).ok()?));
+        account.map(|account| account.used).unwrap_or_default()
     }
 
-    fn give_back(&mut self, entry: &Entry) {
-        if let Some(used) = self.used.get_mut(&entry.node) {
-            // Sums of numbers far below their type's bound: exact.
-            used.take(entry.host());
-            if *used == Host::default() {
-                self.used.remove(&entry.node);
-            }
+    fn account(&mut self, node: &str) -> u32 {
+        if let Some(&known) = self.by_name.get(node) {
+            return known;
         }
+        let account = Account { node: node.into(), pods: 0, used: Host::default() };
+        let name = account.node.clone();
+        let at = match self.closed.pop() {
+            Some(at) => at,
+            None => u32::try_from(self.accounts.len()).unwrap_or(u32::MAX),
+        };
+        match self.accounts.get_mut(usize::try_from(at).unwrap_or(usize::MAX)) {
+            Some(closed) => *closed = account,
+            None => self.accounts.push(account),
+        }
+        self.by_name.insert(name, at);
+        at
+    }
+
+    /// Answers with the node.
+    fn give_back(&mut self, entry: &Entry) -> Option<Arc<str>> {
+        let account = self.accounts.get_mut(usize::try_from(entry.account).ok()?)?;
+        // Sums of numbers far below their type's bound: exact.
+        account.used.take(entry.host());
+        account.pods -= 1;
+        let node = account.node.clone();
+        if account.pods == 0 {
+            self.by_name.remove(&node);
+            self.closed.push(entry.account);
+        }
+        Some(node)
     }
 }
 
@@ -150,7 +189,10 @@ mod tests {
             for (uid, node, cpu) in told {
                 let name = ["", "a", "b", "c"][usize::from(node)];
                 ledger.see(&pod(uid, name, cpu));
-                known.insert(uid, (name, cpu));
+                if !name.is_empty() {
+                    known.insert(uid, (name, cpu));
+                }
+                prop_assert!(ledger.accounts.len() <= 4, "accounts are used again");
                 for node in ["a", "b", "c"] {
                     let sum = known.values().filter(|(on, _)| *on == node).map(|(_, cpu)| cpu).sum::<u64>();
                     prop_assert_eq!(ledger.used(node).cpu_milli, sum);
