@@ -1,7 +1,7 @@
 //! Where would a pod go? kube-scheduler's own filters first, then the extender's answer, node by node.
 
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS};
-use stowage_shared::pack::{Placement, fleet};
+use stowage_shared::pack::Placement;
 use stowage_shared::policy::{Rank, Want, WhyNot};
 use stowage_shared::topology::draw_together;
 
@@ -93,7 +93,7 @@ impl World {
                 let cost = now.market_cost(want, &self.mix);
                 let rank = Rank { market: cost, ..want.policy.rank(&now.gpus, placement.cost) };
                 let market = self.mix.market().filter(|market| want.shape(market.stands()).is_some());
-                let wastes = market.map(|market| market.as_milli(fleet::Cost(cost)));
+                let wastes = market.map(|_| cost);
                 Verdict::Fits(Fit { rank, wastes, placement: Some(placement) })
             }
             Err(why) => Verdict::Not(Not { who: Who::Stowage, text: why.to_string(), why: Some(why) }),

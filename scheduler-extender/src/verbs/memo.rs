@@ -181,9 +181,8 @@ impl Memo {
         }
         let known = costs.by_shape.entry(shape).or_default();
         let before = known.len();
-        let cost = |gpus: &KnownGpus| {
-            *known.entry(gpus.idle()).or_insert_with(|| market.cost(gpus.lots(), &shape).0)
-        };
+        let cost =
+            |gpus: &KnownGpus| *known.entry(gpus.idle()).or_insert_with(|| market.cost(gpus.lots(), &shape));
         let answer = nodes.map(cost).collect();
         costs.count += known.len() - before;
         answer

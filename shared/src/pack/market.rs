@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::fleet::{Cost, GPU_MILLI, Mix, Models, Node, Shape, Supply, Value, Weights};
+use super::fleet::{GPU_MILLI, Mix, Models, Node, Shape, Supply, Value, Weights};
 use super::place::Demand;
 use crate::gpu::{GpuKind, Part};
 use crate::host::Host;
@@ -28,6 +28,8 @@ const SHAPES_MAX: usize = 512;
 const SIZES_MAX: usize = 64;
 /// In thousandths of a GPU.
 const SIZE_STEP: u16 = 25;
+/// The smallest equal share that a pod is expected to take as it is, in thousandths of a GPU.
+const SHARE_MIN: u16 = 100;
 
 /// What idle GPUs, CPU and memory are worth in one cluster.
 #[derive(Debug, Clone)]
@@ -178,20 +180,25 @@ impl Stands {
         Supply::new((0..).zip(self.all.iter().map(|stand| stand.gpus)))
     }
 
-    /// What to expect while nothing is known: whole GPUs, alone and together, halves and quarters, as far as GPUs
-    /// are offered so, on any node.
+    /// What to expect while nothing is known, on any node: of what is offered whole, one GPU and several; of what is offered
+    /// in shares, one of them, or halves and quarters where it is in so many that a pod surely says how much it needs.
     fn prior(&self) -> Vec<(Shape, u64)> {
-        let on = |whole: bool| {
-            let offers = |stand: &Stand| stand.offers.values().any(|&milli| (milli == GPU_MILLI) == whole);
-            let mut stands = (0..).zip(&self.all).filter(|(_, stand)| offers(stand)).peekable();
-            stands.peek()?;
-            Some(Models::only(stands.map(|(number, _)| number)))
+        let mut expected: BTreeMap<(u16, u16), Vec<u8>> = BTreeMap::new();
+        for (number, stand) in (0..).zip(&self.all) {
+            for &milli in stand.offers.values() {
+                let sizes: &[(u16, u16)] = match milli {
+                    GPU_MILLI => &[(GPU_MILLI, 1), (GPU_MILLI, 2), (GPU_MILLI, 4), (GPU_MILLI, 8)],
+                    small if small < SHARE_MIN => &[(GPU_MILLI / 2, 1), (GPU_MILLI / 4, 1)],
+                    _ => &[(milli, 1)],
+                };
+                sizes.iter().for_each(|&size| expected.entry(size).or_default().push(number));
+            }
+        }
+        let shape = |((gpu_milli, gpus), on)| {
+            let models = Models::only(on);
+            (Shape { cpu_milli: 0, memory_mib: 0, gpu_milli, gpus, models }, 1)
         };
-        let shape = |gpu_milli, gpus, models| Shape { cpu_milli: 0, memory_mib: 0, gpu_milli, gpus, models };
-        let whole = on(true).map(|models| [1, 2, 4, 8].map(|gpus| shape(GPU_MILLI, gpus, models)));
-        let parts = on(false).map(|models| [2, 4].map(|of| shape(GPU_MILLI / of, 1, models)));
-        let all = whole.into_iter().flatten().chain(parts.into_iter().flatten());
-        all.map(|shape| (shape, 1)).collect()
+        expected.into_iter().map(shape).collect()
     }
 }
 
@@ -248,21 +255,21 @@ impl Market {
         &self.stands
     }
 
-    /// What a request costs on a node with these lots. A request for GPUs goes to the lot where it costs least; one without
-    /// takes CPU and memory from all of them. A node on which it does not fit costs most.
-    pub fn cost<'a>(&self, lots: impl IntoIterator<Item = &'a Node>, shape: &Shape) -> Cost {
-        let costs = lots.into_iter().map(|lot| Some(self.value.spot(lot, shape)?.cost.0));
-        Cost(if shape.wants_gpu() {
-            costs.flatten().min().unwrap_or(i64::MAX)
+    /// What a request costs on a node with these lots, in thousandths of a GPU: about what becomes of no use to the pods that
+    /// are seen. A request for GPUs goes to the lot where it costs least; one without takes CPU and memory from all of
+    /// them. A node on which it does not fit costs most.
+    ///
+    /// Rounded, since smaller differences are no reason to wake a node or a GPU.
+    pub fn cost<'a>(&self, lots: impl IntoIterator<Item = &'a Node>, shape: &Shape) -> i64 {
+        let mut costs = lots.into_iter().map(|lot| Some(self.value.spot(lot, shape)?.cost.0));
+        let cost = if shape.wants_gpu() {
+            costs.flatten().min()
         } else {
-            costs.map(|cost| cost.unwrap_or(i64::MAX)).fold(0, i64::saturating_add)
-        })
-    }
-
-    /// A cost in thousandths of a GPU, for people: about what becomes of no use to the pods that are seen.
-    pub fn as_milli(&self, cost: Cost) -> i64 {
-        let whole = i64::try_from(self.expected.total()).unwrap_or(i64::MAX);
-        cost.0 / whole.saturating_mul(Weights::default().cut).max(1)
+            costs.try_fold(0, |sum: i64, cost| sum.checked_add(cost?))
+        };
+        let all = i64::try_from(self.expected.total()).unwrap_or(i64::MAX);
+        let thousandth = all.saturating_mul(Weights::default().cut).max(1);
+        cost.map_or(i64::MAX, |cost| cost.saturating_add(thousandth / 2).div_euclid(thousandth))
     }
 
     /// The GPUs among which a request for a part of one should be placed on a node: those that cost least, by their places.

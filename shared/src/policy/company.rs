@@ -204,7 +204,7 @@ impl Occupied {
     pub fn market_cost(&self, want: &Want, mix: &Mix) -> i64 {
         let Some(market) = mix.market() else { return 0 };
         let Some(shape) = want.shape(market.stands()) else { return 0 };
-        market.cost(self.lots(market.stands()).iter().map(|lot| &lot.node), &shape).0
+        market.cost(self.lots(market.stands()).iter().map(|lot| &lot.node), &shape)
     }
 
     /// Counts a placement as in use.

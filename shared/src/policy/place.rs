@@ -53,7 +53,7 @@ impl WhyNot {
 pub struct Rank {
     /// What of the node's GPUs is in use, in thousandths of all of them; 0 where the pod does not want to spread.
     pub in_use: u64,
-    /// What it costs the pods to come, by the [`Market`](crate::pack::Market); 0 where there is none or it knows nothing of
+    /// What it costs the pods to come, by the [`Market`](crate::pack::Market), in thousandths of a GPU; 0 where there is none or it knows nothing of
     /// such requests.
     pub market: i64,
     /// What the placement takes away.
