@@ -1,5 +1,8 @@
 //! What the extender does without being asked, each behind a flag of its own and all of it under one Lease:
 //! nominating ahead, preemption across resource names, scale-downs that drain.
+//!
+//! Behind a Service the same Lease says as well who is asked (`--leader-elect`): what a bind holds is held in memory, so
+//! the verbs of one pod must not be spread over replicas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::book::feed::{self, Desk};
 use crate::drain::Drainer;
-use crate::lease::{Lease, identity};
+use crate::lease::{Held, Lease, identity};
 use crate::planner::Planner;
 use crate::preempt::Preemptor;
 use crate::watch::Feed;
@@ -48,6 +51,11 @@ pub struct AheadArgs {
     /// Deletion costs that are written in a minute, at most.
     #[arg(long, env = "DELETION_COSTS_PER_MINUTE", default_value_t = 60)]
     pub deletion_costs_per_minute: u32,
+    /// Whether the holder of the Lease alone is ready and answers: for several replicas behind a Service. Not where each has
+    /// a kube-scheduler beside it, whose own leader says who is asked.
+    #[arg(long, env = "LEADER_ELECT", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub leader_elect: bool,
     /// The namespace of the Lease under which one replica alone plans ahead.
     #[arg(long, env = "LEASE_NAMESPACE", default_value = "stowage-system")]
     pub lease_namespace: String,
@@ -56,29 +64,61 @@ pub struct AheadArgs {
     pub lease_name: String,
 }
 
+impl AheadArgs {
+    /// Whether anything is done without being asked.
+    pub fn plans(&self) -> bool {
+        self.nominate || self.preemption || self.drain_scale_downs
+    }
+}
+
 /// What runs.
 pub struct Ahead {
     stop: oneshot::Sender<()>,
     lease: JoinHandle<()>,
+    held: Held,
 }
 
 impl Ahead {
-    /// Starts what the flags ask for, with watches that feed the state as well; `None` where they ask for nothing.
+    /// Starts what the flags ask for; `None` where they ask for nothing. Where it plans ([`AheadArgs::plans`]), its watches on
+    /// pods and nodes feed the state as well.
     pub fn start(
         args: &AheadArgs,
         client: &Client,
         feed: &Feed,
         parts: &mut JoinSet<Result<(), Fault>>,
     ) -> Option<Self> {
-        if !args.nominate && !args.preemption && !args.drain_scale_downs {
+        if !args.plans() && !args.leader_elect {
             return None;
         }
-        let desk = Arc::new(Desk::new(args.nominate));
-        parts.spawn(feed::pods(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
-        parts.spawn(feed::nodes(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         let (namespace, name) = (&args.lease_namespace, &args.lease_name);
         let lease = Lease::new(client.clone(), namespace, name, identity(), feed.metrics.clone());
         let held = lease.held();
+        if args.plans() {
+            Self::plan(args, client, feed, &held, parts);
+        }
+        let (stop, stopped) = oneshot::channel::<()>();
+        let lease = tokio::spawn(lease.run(async {
+            // Dropped or sent, it means the same.
+            let _ = stopped.await;
+        }));
+        Some(Self { stop, lease, held })
+    }
+
+    /// Whether the Lease is held.
+    pub fn held(&self) -> Held {
+        self.held.clone()
+    }
+
+    fn plan(
+        args: &AheadArgs,
+        client: &Client,
+        feed: &Feed,
+        held: &Held,
+        parts: &mut JoinSet<Result<(), Fault>>,
+    ) {
+        let desk = Arc::new(Desk::new(args.nominate));
+        parts.spawn(feed::pods(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
+        parts.spawn(feed::nodes(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         if args.nominate {
             let planner = Planner {
                 client: client.clone(),
@@ -107,18 +147,12 @@ impl Ahead {
                 client: client.clone(),
                 store: feed.store.clone(),
                 desk,
-                held,
+                held: held.clone(),
                 metrics: feed.metrics.clone(),
                 writes_per_minute: args.deletion_costs_per_minute,
             };
             parts.spawn(drainer.run().map_err(Fault::software));
         }
-        let (stop, stopped) = oneshot::channel::<()>();
-        let lease = tokio::spawn(lease.run(async {
-            // Dropped or sent, it means the same.
-            let _ = stopped.await;
-        }));
-        Some(Self { stop, lease })
     }
 
     /// Gives the Lease back.

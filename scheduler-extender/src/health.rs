@@ -1,13 +1,14 @@
 //! May the extender be asked, and if not, what is missing?
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::runtime::watcher;
 use ops::http::Health;
 use stowage_shared::contract::{API_GROUP, API_VERSION};
 
 use crate::chain::chain;
+use crate::lease::Held;
 use crate::state::Synced;
 
 /// The kinds that are watched.
@@ -119,16 +120,33 @@ impl Progress {
     }
 }
 
-impl Health for Progress {
+/// What `/livez` and `/readyz` say.
+#[derive(Debug)]
+pub struct Readiness {
+    /// How far the watches have come.
+    pub progress: Arc<Progress>,
+    /// The Lease, where its holder alone is to be asked.
+    pub leads: Option<Held>,
+}
+
+impl Health for Readiness {
     /// A task that ends ends the process, so whoever answers is alive.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
 
     fn ready(&self) -> Result<(), String> {
-        Self::ready(self)
+        self.progress.ready()?;
+        match &self.leads {
+            Some(held) if !held.now() => Err(FOLLOWS.to_owned()),
+            _ => Ok(()),
+        }
     }
 }
+
+/// Why one that could answer is not asked.
+const FOLLOWS: &str =
+    "another replica holds the Lease and is asked, or none could take it yet: this one waits for it";
 
 fn status(error: &watcher::Error) -> Option<u16> {
     match error {
@@ -208,5 +226,17 @@ mod tests {
         progress.synced(Synced { pods: true, nodes: true, gpu_nodes: true });
         progress.failed(Kind::Pods, &refused(500));
         assert_eq!(progress.ready(), Ok(()));
+    }
+
+    #[test]
+    fn behind_a_service_only_the_holder_of_the_lease_is_ready() {
+        let progress = Arc::new(Progress::default());
+        let ready = |leads| Readiness { progress: progress.clone(), leads }.ready();
+        assert!(ready(Some(Held::always())).unwrap_err().contains("not listed yet"));
+        progress.synced(Synced { pods: true, nodes: true, gpu_nodes: true });
+        assert_eq!((ready(None), ready(Some(Held::always()))), (Ok(()), Ok(())));
+        assert!(ready(Some(Held::default())).unwrap_err().contains("another replica"));
+        let follower = Readiness { progress: progress.clone(), leads: Some(Held::default()) };
+        assert_eq!(follower.live(), Ok(()), "a restart would not help it");
     }
 }

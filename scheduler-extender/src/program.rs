@@ -11,19 +11,21 @@ use futures::TryFutureExt;
 use ops::Fault;
 use ops::logs::LogArgs;
 use prometheus_client::registry::Registry;
-use stowage_shared::contract::{EXTENDER_HTTP_PORT, EXTENDER_VERB_PORT, SHUTDOWN_GRACE};
+use stowage_shared::contract::{EXTENDER_HTTP_PORT, EXTENDER_VERB_PORT, SCHEDULER_NAME, SHUTDOWN_GRACE};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::ahead::{Ahead, AheadArgs};
 use crate::binding::Binder;
 use crate::clock::Now;
-use crate::health::Progress;
+use crate::health::{Progress, Readiness};
 use crate::metrics::Metrics;
 use crate::page::{self, MapArgs, Page};
+use crate::schedulers;
 use crate::server::Server;
 use crate::state::Store;
 use crate::stock::Stock;
+use crate::tls::{Tls, TlsArgs};
 use crate::verbs::Verbs;
 use crate::watch::{self, Feed};
 
@@ -38,9 +40,15 @@ const ENDING: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Parser)]
 #[command(name = "stowage-scheduler-extender", version)]
 pub struct Args {
-    /// Where kube-scheduler finds the verbs. There is no TLS: leave it on the loopback.
+    /// Where kube-scheduler finds the verbs. Without TLS, leave it on the loopback.
     #[arg(long, env = "VERB_ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, EXTENDER_VERB_PORT)))]
     pub verb_address: SocketAddr,
+    /// TLS for the verbs.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Whose pods are bound: the schedulerName of each profile of the kube-scheduler that asks, with commas between.
+    #[arg(long, env = "SCHEDULER_NAMES", value_delimiter = ',', default_value = SCHEDULER_NAME)]
+    pub scheduler_names: Vec<String>,
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "HTTP_ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, EXTENDER_HTTP_PORT)))]
     pub http_address: SocketAddr,
@@ -61,6 +69,11 @@ pub struct Args {
 /// [`Fault`]: what ended it, with the exit code.
 pub async fn run(args: Args) -> Result<(), Fault> {
     let terminated = ops::signal::terminated();
+    let tls = match args.tls.files().map_err(Fault::config)? {
+        Some(files) => Some(Tls::load(files).map_err(Fault::config)?),
+        None => None,
+    };
+    schedulers::serve(&args.scheduler_names);
     let verb_listener = ops::http::bind(args.verb_address).await?;
     let http_listener = ops::http::bind(args.http_address).await?;
     let map_address = args.map.map_address;
@@ -68,7 +81,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
         Some(address) => Some(ops::http::bind(address).await?),
         None => None,
     };
-    if !args.verb_address.ip().is_loopback() {
+    if tls.is_none() && !args.verb_address.ip().is_loopback() {
         tracing::warn!(
             verb_address = %args.verb_address,
             "The verbs are served to others than this machine, without TLS: whoever reaches them binds pods."
@@ -85,7 +98,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
 
     let mut parts: JoinSet<Result<(), Fault>> = JoinSet::new();
     let ahead = Ahead::start(&args.ahead, &client, &feed, &mut parts);
-    if ahead.is_none() {
+    if !args.ahead.plans() {
         parts.spawn(watch::pods(client.clone(), feed.clone()).map_err(Fault::software));
         parts.spawn(watch::nodes(client.clone(), feed.clone()).map_err(Fault::software));
     }
@@ -96,8 +109,14 @@ pub async fn run(args: Args) -> Result<(), Fault> {
         let page = Page::new(store.clone(), client.clone(), &listener)?;
         parts.spawn(page::serve(listener, page));
     }
+    if let Some(tls) = tls.clone() {
+        parts.spawn(tls.keep_fresh(metrics.clone()));
+    }
+    // Beside a kube-scheduler whoever is asked answers, leader or not.
+    let leads = ahead.as_ref().filter(|_| args.ahead.leader_elect).map(Ahead::held);
+    let health = Arc::new(Readiness { progress, leads: leads.clone() });
     parts.spawn(async move {
-        ops::http::serve(&http_listener, progress, Arc::new(registry)).await;
+        ops::http::serve(&http_listener, health, Arc::new(registry)).await;
         Ok(())
     });
     let (stop, stopped) = oneshot::channel::<()>();
@@ -105,6 +124,8 @@ pub async fn run(args: Args) -> Result<(), Fault> {
         verbs: Arc::new(Verbs::new(store.clone())),
         binder: Binder::new(client, store, metrics.clone()),
         metrics,
+        tls,
+        leads,
     };
     let stopped = async {
         // Dropped or sent, it means the same.

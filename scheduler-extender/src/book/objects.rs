@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
-use stowage_shared::contract::{DELETION_COST_ANNOTATION, OUR_DELETION_COST_ANNOTATION, SCHEDULER_NAME};
+use stowage_shared::contract::{DELETION_COST_ANNOTATION, OUR_DELETION_COST_ANNOTATION};
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 
 use super::amounts::{self, Amounts, Names};
 use super::read::{BudgetObject, NodeObject, PodObject, PodTerm, Spec, is_nominated_by_us};
 use super::rules::{Expression, Labels, LeftAlone, Rules, Selector, Site};
+use crate::schedulers;
 
 /// A pod, beyond its GPUs.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +116,7 @@ const FREE_VOLUMES: [&str; 6] = ["configMap", "secret", "emptyDir", "projected",
 impl Pod {
     /// Reads a pod.
     pub fn of(object: PodObject, names: &mut Names) -> Self {
-        let ours = object.spec.as_ref().is_some_and(|spec| spec.scheduler_name == SCHEDULER_NAME);
+        let ours = object.spec.as_ref().is_some_and(|spec| schedulers::is_ours(&spec.scheduler_name));
         let waits = object.spec.as_ref().is_some_and(|spec| spec.node_name.is_empty());
         let asks = if ours && waits { object.narrow().spec } else { PodSpec::default() };
         let (metadata, spec) = (object.metadata, object.spec.unwrap_or_default());

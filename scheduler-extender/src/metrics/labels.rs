@@ -75,6 +75,31 @@ words!(EvictionResult {
     EvictionResult::Failed => "failed",
 });
 
+/// What became of a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// The client is served.
+    Done,
+    /// It has no certificate that is accepted, or speaks something else than TLS.
+    Refused,
+    /// It said too little for too long.
+    TimedOut,
+    /// Too many others came after it.
+    GivenUp,
+}
+
+words!(Handshake {
+    Handshake::Done => "done",
+    Handshake::Refused => "refused",
+    Handshake::TimedOut => "timed_out",
+    Handshake::GivenUp => "given_up",
+});
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct HandshakeLabel {
+    pub(super) result: Handshake,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct EvictionLabel {
     pub(super) result: EvictionResult,

@@ -8,12 +8,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use self::labels::{BindOutcome, EvictionResult, Verb};
+pub use self::labels::{BindOutcome, EvictionResult, Handshake, Verb};
 
 pub(crate) use self::labels::StateLabel;
 
 use self::labels::{
-    EvictionLabel, KindLabel, OutcomeLabel, RequestLabels, ResultLabel, VerbLabel, WriteLabel,
+    EvictionLabel, HandshakeLabel, KindLabel, OutcomeLabel, RequestLabels, ResultLabel, VerbLabel, WriteLabel,
 };
 use crate::health::Kind;
 use crate::planner::track::Outcome as NominationOutcome;
@@ -37,6 +37,8 @@ pub struct Metrics {
     plans_ignored: Counter,
     panics: Counter,
     connections: Gauge,
+    handshakes: Family<HandshakeLabel, Counter>,
+    certificates_refused: Gauge,
     leader: Gauge,
     nominations: Family<OutcomeLabel, Counter>,
     evictions: Family<EvictionLabel, Counter>,
@@ -57,6 +59,8 @@ impl Metrics {
             plans_ignored: Counter::default(),
             panics: Counter::default(),
             connections: Gauge::default(),
+            handshakes: Family::default(),
+            certificates_refused: Gauge::default(),
             leader: Gauge::default(),
             nominations: Family::default(),
             evictions: Family::default(),
@@ -94,8 +98,18 @@ impl Metrics {
         registry.register("panics", "Requests that ended in a defect of ours", metrics.panics.clone());
         registry.register("connections", "Open connections of the verbs' port", metrics.connections.clone());
         registry.register(
+            "tls_handshakes",
+            "TLS handshakes with who calls the verbs, by what became of it",
+            metrics.handshakes.clone(),
+        );
+        registry.register(
+            "tls_files_refused",
+            "1 while the TLS files cannot be used, and those before stay in use",
+            metrics.certificates_refused.clone(),
+        );
+        registry.register(
             "leader",
-            "1 while this replica holds the Lease under which one alone plans ahead",
+            "1 while this replica holds the Lease, whose holder alone plans ahead and, behind a Service, is asked",
             metrics.leader.clone(),
         );
         registry.register(
@@ -161,6 +175,16 @@ impl Metrics {
     /// A connection was opened (1) or closed (-1).
     pub fn connection(&self, change: i64) {
         self.connections.inc_by(change);
+    }
+
+    /// A TLS handshake is over.
+    pub fn handshake(&self, result: Handshake) {
+        self.handshakes.get_or_create(&HandshakeLabel { result }).inc();
+    }
+
+    /// Whether the TLS files cannot be used as they are now.
+    pub fn certificates_refused(&self, refused: bool) {
+        self.certificates_refused.set(refused.into());
     }
 
     /// Takes stock of what the state holds.

@@ -138,6 +138,13 @@ where
     }
 }
 
+/// Answers no, and ends the connection: the next one may lead elsewhere, or show another certificate.
+pub(super) fn turn_away(status: u16, why: String) -> Response<Full<Bytes>> {
+    let mut response = to_http(Answer::text(status, why));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn only(method: &'static str) -> Response<Full<Bytes>> {
     let mut response = to_http(Answer::text(405, format!("only {method} is served here\n")));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));

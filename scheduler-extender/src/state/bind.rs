@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::policy::{PolicyError, WhyNot};
 use stowage_shared::request::RequestError;
@@ -17,7 +16,7 @@ use crate::clock::Now;
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Somebody asks us to bind another scheduler's pod.
-    #[error("the pod does not ask for {SCHEDULER_NAME}")]
+    #[error("the pod does not ask for one of the schedulers that this extender serves (--scheduler-names)")]
     NotOurs,
     /// The name belongs to another pod than the UID.
     #[error("the pod with that UID has another name")]

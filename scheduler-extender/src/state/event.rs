@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
+use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::gpu_node::GpuNodeStatus;
 use stowage_shared::host::Host;
 use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resources};
@@ -11,6 +11,7 @@ use stowage_shared::request::{Request, RequestError};
 use stowage_shared::resource::ResourceName;
 
 use super::GpuNames;
+use crate::schedulers;
 
 /// Something happened to a kind of object.
 #[derive(Debug, Clone)]
@@ -96,7 +97,7 @@ impl Pod {
             uid,
             namespace,
             name,
-            ours: spec.scheduler_name == SCHEDULER_NAME,
+            ours: schedulers::is_ours(&spec.scheduler_name),
             deleting,
             terminal: status.is_terminal(),
             running: status.phase == "Running",

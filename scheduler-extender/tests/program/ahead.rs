@@ -33,7 +33,8 @@ fn holder(api: &ApiServer) -> String {
         .unwrap_or_default()
 }
 
-async fn cluster() -> ApiServer {
+/// Two GPU nodes, and the namespace of the Lease.
+pub async fn cluster() -> ApiServer {
     let api = api_server().await;
     api.store()
         .create(

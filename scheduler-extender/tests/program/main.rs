@@ -5,7 +5,9 @@
 mod ahead;
 mod harness;
 mod map;
+mod pki;
 mod policies;
+mod service;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

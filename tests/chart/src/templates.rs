@@ -17,7 +17,7 @@ const SOURCES: [(&str, &str); 9] = [
     ("deploy/manifests/admission-policies.yaml", ".Values.admissionPolicies.enabled"),
     ("deploy/manifests/device-plugin-rbac.yaml", PLUGIN),
     ("deploy/manifests/scheduler-rbac.yaml", SCHEDULER),
-    ("deploy/options/lease.yaml", "and .Values.scheduler.enabled (include \"stowage.ahead\" .)"),
+    ("deploy/options/lease.yaml", "and .Values.scheduler.enabled (include \"stowage.lease\" .)"),
     ("deploy/options/nominate.yaml", "and .Values.scheduler.enabled .Values.scheduler.extender.nominate"),
     ("deploy/options/preemption.yaml", "and .Values.scheduler.enabled .Values.scheduler.extender.preemption"),
     (
@@ -41,6 +41,8 @@ pub fn all() -> BTreeMap<String, String> {
         .collect();
     let source = "deploy/scheduler/kube-scheduler-config.yaml";
     templates.insert("kube-scheduler-config.yaml".into(), scheduler_configuration(source, &read(source)));
+    let source = "deploy/scheduler/shared-kube-scheduler-config.yaml";
+    templates.insert("_shared-kube-scheduler-config.tpl".into(), shared_configuration(source, &read(source)));
     templates
 }
 
@@ -97,8 +99,14 @@ fn template(source: &str, text: &str, condition: &str) -> String {
             let keep = "  {{- if .Values.crds.keep }}\n  annotations: {helm.sh/resource-policy: keep}\n  {{- end }}\n";
             labelled = labelled.replacen("\nmetadata:\n", &format!("\nmetadata:\n{keep}"), 1);
         }
-        let only = (name == "stowage-device-plugin-node-features")
-            .then_some("(include \"stowage.asked\" . | fromJson).nodeFeature");
+        let only = match name {
+            "stowage-device-plugin-node-features" => {
+                Some("(include \"stowage.asked\" . | fromJson).nodeFeature")
+            }
+            // The rights of a kube-scheduler of our own.
+            name if name.starts_with("stowage-kube-scheduler") => Some("include \"stowage.ownScheduler\" ."),
+            _ => None,
+        };
         documents.push(match only {
             Some(condition) => format!("{{{{- if {condition} }}}}\n---\n{labelled}{{{{- end }}}}\n"),
             None => format!("---\n{labelled}"),
@@ -113,9 +121,22 @@ fn scheduler_configuration(source: &str, text: &str) -> String {
         text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") });
     let indented: String = indented.collect();
     format!(
-        "{}{{{{- if {SCHEDULER} }}}}\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: stowage-kube-scheduler\n  \
+        "{}{{{{- if include \"stowage.ownScheduler\" . }}}}\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: stowage-kube-scheduler\n  \
          namespace: {{{{ include \"stowage.schedulerNamespace\" . }}}}\n  labels:\n    \
          {{{{- include \"stowage.labels\" . | nindent 4 }}}}\ndata:\n  kube-scheduler-config.yaml: |\n{indented}{{{{- end }}}}\n",
         header(source)
     )
+}
+
+/// What NOTES.txt shows, where the cluster's own kube-scheduler is to ask.
+fn shared_configuration(source: &str, text: &str) -> String {
+    let mut text = with_values(text);
+    for (before, after) in [("service -n ", " "), ("stowage-scheduler-extender.", ".svc")] {
+        let value = format!("{before}{{{{ include \"stowage.schedulerNamespace\" . }}}}{after}");
+        let fixed = format!("{before}stowage-system{after}");
+        assert!(text.contains(&fixed), "{source} says {fixed} no more");
+        text = text.replace(&fixed, &value);
+    }
+    let text = text.trim_end();
+    format!("{}{{{{- define \"stowage.sharedConfiguration\" -}}}}\n{text}\n{{{{- end }}}}\n", header(source))
 }

@@ -53,7 +53,12 @@ fn what_the_chart_renders_is_what_every_supported_kubernetes_takes() {
             .into_iter()
             .filter(|value| minor != "1.33" || !value.starts_with("schedulerNamePolicy"))
             .collect();
-        for (name, values) in [("the chart as it is", &[][..]), ("the chart with everything", &all)] {
+        let service = ["scheduler.extender.service.enabled=true"];
+        for (name, values) in [
+            ("the chart as it is", &[][..]),
+            ("the chart with everything", &all),
+            ("the chart with the extender behind a Service", &service),
+        ] {
             let mut arguments = vec!["--kube-version".to_owned(), format!("{minor}.0")];
             arguments.extend(values.iter().flat_map(|value| ["--set-json", value]).map(str::to_owned));
             let rendered = folder.path().join("rendered.yaml");

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::control_plane::{self, ControlPlane, Election, Folders, Nodes, create_folder};
 use crate::isolation::Isolated;
 use crate::node::{Node, NodeOptions};
+use crate::pki::Identity;
 use crate::process::{Process, Program};
 use crate::versions::Versions;
 use crate::{apply, images, prerequisites, wait_until};
@@ -142,6 +143,27 @@ impl Cluster {
     /// A client with all rights (`system:masters`), for the test itself and never for what it tests.
     pub fn client(&self) -> Client {
         self.plane.client.clone()
+    }
+
+    /// The certificate of the cluster's authority.
+    pub fn authority(&self) -> PathBuf {
+        self.plane.authority.certificate()
+    }
+
+    /// A server's certificate, signed by the cluster's authority; `file` is its name among those.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn server_certificate(&self, file: &str, names: &[&str]) -> Result<Identity> {
+        self.plane.authority.server(file, names)
+    }
+
+    /// The same for a client.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn client_certificate(&self, file: &str, name: &str) -> Result<Identity> {
+        self.plane.authority.client(file, name, &[])
     }
 
     /// A client for whoever a kubeconfig file speaks for.

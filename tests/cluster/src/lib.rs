@@ -45,6 +45,7 @@ pub use cluster::{Cluster, Options, Scheduler, TokenBoundTo};
 pub use control_plane::Election;
 pub use isolation::Isolated;
 pub use node::{Node, NodeOptions};
+pub use pki::Identity;
 pub use process::{Process, Program};
 pub use runner::{Run, Scenario, prepare};
 pub use wait::wait_until;

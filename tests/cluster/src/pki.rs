@@ -20,9 +20,11 @@ pub(crate) struct Authority {
 
 /// A certificate and its key, as files.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+pub struct Identity {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// The keys that sign and check ServiceAccount tokens, as files.

@@ -22,7 +22,7 @@ fn the_readme_lists_the_values_of_the_code() {
         ("scheduler extender: `/livez` `/readyz` `/metrics`", format!("port {EXTENDER_HTTP_PORT}")),
         (
             "scheduler extender: `/filter` `/prioritize` `/preempt` `/bind`",
-            format!("port {EXTENDER_VERB_PORT}, on 127.0.0.1"),
+            format!("port {EXTENDER_VERB_PORT}, on 127.0.0.1; behind a Service over TLS"),
         ),
         (
             "scheduler extender: the map",

@@ -51,9 +51,14 @@ chart before the files of config.map. What the files of config.name say is not k
   "nodeFeature" (or $unknown $nodeFeature) | toJson }}
 {{- end }}
 
-{{- /* Whether the extender does anything that it is not asked for: all of it under one Lease. */}}
-{{- define "stowage.ahead" }}
-{{- with .Values.scheduler.extender }}{{ if or .nominate .preemption .drainScaleDowns }}true{{ end }}{{ end }}
+{{- /* Whether the extender has a Lease: for what it does without being asked, and behind a Service to say who is asked. */}}
+{{- define "stowage.lease" }}
+{{- with .Values.scheduler.extender }}{{ if or .nominate .preemption .drainScaleDowns .service.enabled }}true{{ end }}{{ end }}
+{{- end }}
+
+{{- /* Whether there is a kube-scheduler of our own. */}}
+{{- define "stowage.ownScheduler" }}
+{{- with .Values.scheduler }}{{ if and .enabled (not .extender.service.enabled) }}true{{ end }}{{ end }}
 {{- end }}
 
 {{- define "stowage.hasConfigs" }}{{ if or .Values.config.name .Values.config.map }}true{{ end }}{{ end }}

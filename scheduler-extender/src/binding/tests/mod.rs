@@ -207,7 +207,7 @@ async fn what_a_stranger_asks_for_is_refused() {
     let setup = setup(1, &[waiting(0), theirs.clone()]);
     let good = args(&waiting(0), NODE);
     for (args, want) in [
-        (args(&theirs, NODE), "does not ask for stowage-scheduler"),
+        (args(&theirs, NODE), "does not ask for one of the schedulers"),
         (ExtenderBindingArgs { pod_namespace: "kube-system".into(), ..good.clone() }, "has another name"),
         (ExtenderBindingArgs { pod_name: "../../secrets/x".into(), ..good.clone() }, "PodName is not a name"),
         (ExtenderBindingArgs { pod_namespace: "..".into(), ..good.clone() }, "PodNamespace is not a name"),

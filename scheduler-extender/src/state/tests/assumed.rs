@@ -191,7 +191,7 @@ fn only_our_own_waiting_pods_are_bound() {
     assert_eq!(check(&pod, "p0"), Ok(()));
     for (pod, name, want) in [
         (pod.clone(), "p1", "has another name"),
-        (Pod { ours: false, ..pod.clone() }, "p0", "does not ask for stowage-scheduler"),
+        (Pod { ours: false, ..pod.clone() }, "p0", "does not ask for one of the schedulers"),
         (Pod { node: NODE.into(), ..pod.clone() }, "p0", "already bound to node gpu-node-0"),
         (Pod { deleting: true, ..pod.clone() }, "p0", "is being deleted"),
         (Pod { terminal: true, ..pod.clone() }, "p0", "has ended"),

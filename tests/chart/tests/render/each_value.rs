@@ -13,6 +13,12 @@ type Row = (&'static str, &'static str, &'static [&'static str], &'static str);
 const CDI: &str = "nvidiaDriverRoot=\"/\"";
 const NO_SURGE: &[&str] =
     &["updateStrategy.rollingUpdate.maxSurge=0", "updateStrategy.rollingUpdate.maxUnavailable=1"];
+const SERVICE: &[&str] = &["scheduler.extender.service.enabled=true"];
+const CERT_MANAGER: &[&str] = &[
+    "scheduler.extender.service.enabled=true",
+    "scheduler.extender.service.certManager.enabled=true",
+    r#"scheduler.extender.service.certManager.issuerRef={"name":"any"}"#,
+];
 const MAP: &str = "config.map={\"a\":\"version: v1\",\"b\":\"version: v1\"}";
 
 #[rustfmt::skip]
@@ -86,6 +92,13 @@ const TABLE: &[Row] = &[
     ("scheduler.extender.drainScaleDowns", "true", &[], "name: stowage-scheduler-extender-drain-scale-downs"),
     ("scheduler.extender.deletionCostsPerMinute", "5", &["scheduler.extender.drainScaleDowns=true"], "- name: DELETION_COSTS_PER_MINUTE\n              value: \"5\""),
     ("scheduler.extender.map", r#""network""#, &[], "name: stowage-scheduler-extender-map"),
+    ("scheduler.extender.service.enabled", "true", &[], "- name: LEADER_ELECT\n              value: \"true\""),
+    ("scheduler.extender.service.clusterIP", r#""10.96.0.94""#, SERVICE, "clusterIP: 10.96.0.94"),
+    ("scheduler.extender.service.schedulerNames", r#"["mine","other"]"#, SERVICE, "- name: SCHEDULER_NAMES\n              value: \"mine,other\""),
+    ("scheduler.extender.service.allowedClientNames", r#"["mine"]"#, SERVICE, "- name: ALLOWED_CLIENT_NAMES\n              value: \"mine\""),
+    ("scheduler.extender.service.secretName", r#""mine""#, SERVICE, "secretName: mine"),
+    ("scheduler.extender.service.certManager.enabled", "true", &[SERVICE[0], CERT_MANAGER[2]], "kind: Certificate"),
+    ("scheduler.extender.service.certManager.issuerRef", r#"{"name":"my-ca","kind":"ClusterIssuer"}"#, CERT_MANAGER, "kind: ClusterIssuer\n    name: my-ca"),
     ("scheduler.extender.logLevel", r#""debug""#, &[], "- name: LOG_LEVEL\n              value: \"debug\""),
     ("scheduler.extender.logFormat", r#""text""#, &[], "- name: LOG_FORMAT\n              value: text"),
     ("scheduler.extender.resources", r#"{"limits":{"memory":"77Mi"}}"#, &[], "memory: 77Mi"),
@@ -107,6 +120,7 @@ const TABLE: &[Row] = &[
     ("networkPolicy.enabled", "false", &[], "!kind: NetworkPolicy"),
     ("networkPolicy.metricsFrom", r#"[{"namespaceSelector":{"matchLabels":{"is":"monitoring"}}}]"#, &[], "is: monitoring"),
     ("networkPolicy.mapFrom", r#"[{"namespaceSelector":{"matchLabels":{"is":"proxy"}}}]"#, &[r#"scheduler.extender.map="network""#], "is: proxy"),
+    ("networkPolicy.verbsFrom", r#"[{"ipBlock":{"cidr":"10.0.0.0/30"}}]"#, SERVICE, "cidr: 10.0.0.0/30"),
     ("networkPolicy.egress", r#"[{"ports":[{"port":6443}]}]"#, &[], "policyTypes: [Ingress, Egress]"),
     ("podMonitor.enabled", "true", &[], "kind: PodMonitor"),
     ("podMonitor.interval", r#""7s""#, &["podMonitor.enabled=true"], "interval: 7s"),

@@ -101,6 +101,11 @@ fn check(object: &Value) {
         ("monitoring.coreos.com/v1", "ServiceMonitor") => {
             assert_eq!(keys(&object["spec"]), ["endpoints", "selector"]);
         }
+        // cert-manager's, field by field as its documentation has them.
+        ("cert-manager.io/v1", "Certificate") => {
+            let known = ["commonName", "dnsNames", "issuerRef", "privateKey", "secretName", "usages"];
+            assert!(keys(&object["spec"]).iter().all(|key| known.contains(key)), "{object}");
+        }
         ("monitoring.coreos.com/v1", "PrometheusRule") => assert_eq!(keys(&object["spec"]), ["groups"]),
         (version, kind) => panic!("{version} {kind} is checked nowhere"),
     }
@@ -128,6 +133,13 @@ fn every_object_is_one_that_kubernetes_knows() {
             r#"deviceListStrategy="cdi-cri""#,
             r#"nvidiaDriverRoot="/""#,
             r#"networkPolicy.egress=[{"ports":[{"port":6443}]}]"#,
+        ],
+        &[
+            "scheduler.extender.service.enabled=true",
+            r#"scheduler.extender.service.clusterIP="10.96.0.94""#,
+            "scheduler.extender.service.certManager.enabled=true",
+            r#"scheduler.extender.service.certManager.issuerRef={"name":"any"}"#,
+            r#"networkPolicy.verbsFrom=[{"ipBlock":{"cidr":"10.0.0.0/30"}}]"#,
         ],
     ] {
         let objects = helm::objects(&render(values)).unwrap();

@@ -23,6 +23,9 @@ const EVERYTHING: [&str; 12] = [
     "scheduler.extender.drainScaleDowns=true",
 ];
 
+/// The extender for a kube-scheduler elsewhere.
+const SERVICE: [&str; 1] = ["scheduler.extender.service.enabled=true"];
+
 fn pod(values: &[&str], kind: &str, name: &str) -> Value {
     let objects = helm::objects(&render(values)).unwrap();
     find(&objects, kind, name)["spec"]["template"]["spec"].clone()
@@ -101,7 +104,7 @@ fn broken_rules(pod: &Value) -> Vec<String> {
 
 #[test]
 fn the_schedulers_pod_passes_restricted() {
-    for values in [&[][..], &EVERYTHING] {
+    for values in [&[][..], &EVERYTHING, &SERVICE] {
         assert_eq!(broken_rules(&scheduler(values)), Vec::<String>::new());
     }
     // The rules find something where there is something: the plugin has host paths and is root.
@@ -113,7 +116,7 @@ fn the_schedulers_pod_passes_restricted() {
 
 #[test]
 fn no_container_is_privileged_and_each_is_probed_and_cannot_write_its_root() {
-    for values in [&[][..], &EVERYTHING, &["mps.enabled=true"]] {
+    for values in [&[][..], &EVERYTHING, &["mps.enabled=true"], &SERVICE] {
         for pod in [plugin(values), scheduler(values)] {
             for container in containers(&pod) {
                 let may = &container["securityContext"];
@@ -171,7 +174,9 @@ fn the_plugin_sees_no_more_of_the_host_than_it_needs() {
     );
     assert_eq!(paths(&["mps.enabled=true"]), with(&["/run/nvidia/mps", "/run/nvidia/mps/shm"]));
     // What is mounted is a volume, and the other way round.
-    for pod in [plugin(&EVERYTHING), plugin(&["mps.enabled=true"]), scheduler(&EVERYTHING)] {
+    for pod in
+        [plugin(&EVERYTHING), plugin(&["mps.enabled=true"]), scheduler(&EVERYTHING), scheduler(&SERVICE)]
+    {
         let names = |list: &Value| -> BTreeSet<String> {
             list.as_array()
                 .into_iter()
@@ -223,6 +228,7 @@ fn the_programs_know_every_variable_that_they_are_given() {
             plugins,
         ),
         (scheduler(&EVERYTHING), extenders),
+        (scheduler(&SERVICE), extenders),
     ] {
         for variable in pod["containers"][0]["env"].as_array().unwrap() {
             let name = variable["name"].as_str().unwrap();
@@ -241,6 +247,41 @@ fn kube_scheduler_and_the_extender_meet_where_the_configuration_says() {
     let elsewhere = helm::objects(&render(&[r#"namespaces.scheduler.name="other""#])).unwrap();
     let text = &find(&elsewhere, "ConfigMap", "stowage-kube-scheduler")["data"]["kube-scheduler-config.yaml"];
     assert!(text.as_str().unwrap().contains("resourceNamespace: other\n"));
+}
+
+#[test]
+fn behind_a_service_the_extender_is_alone_speaks_tls_and_has_no_rights_of_a_kube_scheduler() {
+    let text = render(&SERVICE);
+    let objects = helm::objects(&text).unwrap();
+    let pod = scheduler(&SERVICE);
+    let containers: Vec<_> = containers(&pod).collect();
+    assert_eq!(containers.len(), 1);
+    let env = containers[0]["env"].as_array().unwrap();
+    let set = |name: &str| {
+        let found = env.iter().find(|variable| variable["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} is not set"))["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(set("VERB_ADDRESS"), "0.0.0.0:9412");
+    assert_eq!(set("ALLOWED_CLIENT_NAMES"), "system:kube-scheduler");
+    assert_eq!(set("SCHEDULER_NAMES"), "default-scheduler,stowage-scheduler");
+    let mount = containers[0]["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    for (name, key) in
+        [("TLS_CERT_FILE", "tls.crt"), ("TLS_PRIVATE_KEY_FILE", "tls.key"), ("CLIENT_CA_FILE", "ca.crt")]
+    {
+        assert_eq!(set(name), format!("{mount}/{key}"));
+    }
+    // It leads to the pods that there are, on the port that they have, and one that is drained is not missed for ever.
+    let service = find(&objects, "Service", "stowage-scheduler-extender");
+    let deployment = find(&objects, "Deployment", "stowage-scheduler");
+    assert_eq!(service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]);
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], containers[0]["ports"][1]["name"]);
+    assert!(!text.contains("kind: PodDisruptionBudget"), "one ready pod of two would never be let go");
+    assert!(text.contains("port: 9412"), "the network policy lets kube-scheduler in");
+    assert!(!text.contains("system:kube-scheduler\n") && !text.contains("stowage-kube-scheduler"), "{text}");
+    find(&objects, "Role", "stowage-scheduler-extender-lease");
+    // And in the usual topology nothing of all that.
+    let usual = render(&[]);
+    assert!(!usual.contains("port: 9412") && !usual.contains("LEADER_ELECT") && !usual.contains("TLS_"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn refused(values: &[&str], more: &[&str]) -> String {
 fn combinations_that_cannot_work_are_refused_with_a_sentence() {
     let cdi = r#"config.map={"a":"flags: {plugin: {deviceListStrategy: [envvar, cdi-cri]}}"}"#;
     let mps = r#"config.map={"a":"sharing: {mps: {resources: []}, timeSlicing: {}}"}"#;
+    let service = "scheduler.extender.service.enabled=true";
     let on_demand = r#"migStrategy="on-demand""#;
     let cases: &[(&[&str], &str)] = &[
         (&["devicePlugin.enabled=false", "scheduler.enabled=false"], "nothing is left to install"),
@@ -42,6 +43,17 @@ fn combinations_that_cannot_work_are_refused_with_a_sentence() {
         (&["updateStrategy.rollingUpdate.maxSurge=\"0%\""], "one of maxSurge and maxUnavailable must be 0"),
         (&["devicePlugin.enableHostNetwork=true"], "two plugins cannot have one port of the host"),
         (&["podMonitor.enabled=true", "serviceMonitor.enabled=true"], "every pod would be scraped twice"),
+        (&[service, "scheduler.enabled=false"], "there would be no extender behind the Service"),
+        (
+            &[service, "scheduler.extender.service.schedulerNames=[]"],
+            "name the profiles of your kube-scheduler",
+        ),
+        (
+            &[service, r#"scheduler.extender.service.secretName="""#],
+            "never served to the network without TLS",
+        ),
+        (&["scheduler.extender.service.certManager.enabled=true"], "service.enabled only: leave it out"),
+        (&[service, "scheduler.extender.service.certManager.enabled=true"], "wants to know who signs"),
         (&["schedulerNamePolicy.enabled=true", "scheduler.enabled=false"], "a scheduler that is not there"),
         (&[r#"devicePlugin.env={"LOG_LEVEL":"debug"}"#], "devicePlugin.env.LOG_LEVEL is the chart's to set"),
         (

@@ -12,6 +12,7 @@ mod on_demand;
 mod packing;
 mod race;
 mod rights;
+mod service;
 mod stowage;
 mod stream;
 mod trust;
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         race::all(),
         packing::all(),
         nominate::all(),
+        service::all(),
         faults::all(),
         cdi::all(),
         on_demand::all(),
