@@ -7,6 +7,7 @@ mod conformance;
 mod examples;
 mod faults;
 mod main_job;
+mod map;
 mod nominate;
 mod on_demand;
 mod packing;
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         race::all(),
         packing::all(),
         nominate::all(),
+        map::all(),
         faults::all(),
         cdi::all(),
         on_demand::all(),
