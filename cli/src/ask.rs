@@ -43,7 +43,10 @@ pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Ans
         Question::Defrag(flags) => defrag(flags, connected, now).await,
         Question::Doctor => doctor::doctor(&doctor::Evidence::read(client, now).await?),
         Question::Audit => audit(&world(client, now).await?),
-        Question::Completion { .. } | Question::Simulate(_) | Question::Top(_) => {
+        Question::Completion { .. }
+        | Question::Complete { .. }
+        | Question::Simulate(_)
+        | Question::Top(_) => {
             bail!("this is no question")
         }
     }

@@ -65,6 +65,13 @@ pub enum Question {
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// Prints what the last word may become, for kubectl: `kubectl_complete-stowage` calls it.
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The words behind `kubectl stowage`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// How the screen is kept.

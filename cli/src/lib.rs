@@ -11,6 +11,7 @@
 pub mod advise;
 pub mod answer;
 pub mod ask;
+pub mod complete;
 pub mod connect;
 pub mod defrag;
 pub mod describe;

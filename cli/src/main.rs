@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use kubectl_stowage::ask::ask;
 use kubectl_stowage::flags::{Cli, Question};
 use kubectl_stowage::page::{Style, printable};
-use kubectl_stowage::{simulate, top};
+use kubectl_stowage::{complete, simulate, top};
+use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -35,6 +36,10 @@ fn run(cli: &Cli) -> Result<bool> {
         out.write_all(&script)?;
         return Ok(false);
     }
+    if let Question::Complete { words } = &cli.question {
+        let completed = complete::complete(Cli::command(), words, &mut out);
+        return runtime()?.block_on(completed).map(|()| false).map_err(Into::into);
+    }
     if let Question::Simulate(args) = &cli.question {
         return simulate::run(args, &mut out).map(|()| false);
     }
@@ -45,14 +50,17 @@ fn run(cli: &Cli) -> Result<bool> {
         drop(out);
         return top::run(cli, flags, style == Style::Colour).map(|()| false);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async {
+    let answer = runtime()?.block_on(async {
         let connected = cli.connection.connect().await?;
         ask(cli, &connected, Timestamp::now()).await
     })?;
     answer.print(cli.output, style, &mut out)?;
     out.flush()?;
     Ok(answer.found)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

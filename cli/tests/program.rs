@@ -52,6 +52,45 @@ fn completion_needs_no_cluster() {
     }
 }
 
+/// Runs the script that kubectl runs when Tab is pressed, with the words behind `kubectl stowage`.
+fn complete(words: &[&str]) -> Vec<String> {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_kubectl-stowage"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/krew/kubectl_complete-stowage");
+    let output = std::process::Command::new(script)
+        .args(words)
+        .env("PATH", path)
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn kubectl_is_told_what_a_word_may_become_and_whether_files_may_do() {
+    assert_eq!(
+        complete(&["-n", "team-a", "expl"]),
+        ["explain\tWhy a pod waits, node by node, or where it is and what was planned for it", ":4"]
+    );
+    let formats = complete(&["nodes", "--output="]);
+    assert!(formats.iter().any(|line| line.split('\t').next() == Some("--output=json")), "{formats:?}");
+    assert_eq!(complete(&["what-if", "-f", ""]), [":0"]);
+    assert_eq!(complete(&["explain", ""]), [":4"], "without a cluster there are no pods, and no error");
+    assert_eq!(complete(&[]).len(), complete(&[""]).len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_is_told_the_names_of_a_cluster_and_its_kubeconfig() {
+    let cluster = Cluster::recorded().await;
+    let (_folder, path) = kubeconfig(&cluster);
+    let search = complete(&["--kubeconfig", &path, "-n", "search", "explain", "rerank"]);
+    assert_eq!(search, ["reranker-0", ":4"]);
+    let contexts = complete(&["--kubeconfig", &path, "nodes", "--context", ""]);
+    assert!(contexts.len() == 2 && contexts[1] == ":4", "{contexts:?}");
+}
+
 #[test]
 fn without_a_cluster_it_says_how_to_name_one() {
     let none = run(&["nodes"]);

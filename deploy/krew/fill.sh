@@ -6,7 +6,7 @@
 # FOLDER has the archives kubectl-stowage-OS-ARCHITECTURE.tar.gz.
 set -euo pipefail
 version=$1 repository=$2 folder=$3
-manifest="$(sed "/^#/d; s|https://github.com/stowage/stowage|$repository|; s|VERSION|$version|" "$(dirname "$0")/stowage.yaml")"
+manifest="$(sed "/^#/d; s|https://github.com/stowage/stowage|$repository|; s|VERSION|$version|g" "$(dirname "$0")/stowage.yaml")"
 for platform in $(grep -o 'SHA256-[a-z0-9-]*' <<< "$manifest" | sed 's/SHA256-//'); do
     sum="$(sha256sum "$folder/kubectl-stowage-$platform.tar.gz" | cut -d ' ' -f 1)"
     manifest="${manifest//SHA256-$platform/$sum}"

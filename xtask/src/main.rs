@@ -1,4 +1,4 @@
-//! The menu: `cargo xtask demo`, `cargo xtask test` and the rest.
+//! The menu: `cargo xtask demo`, `up`, `test` and the rest.
 #![allow(clippy::print_stdout)]
 
 mod steps;
@@ -19,6 +19,8 @@ struct Menu {
 enum Task {
     /// Plays a day of inference services on 32 simulated GPUs, three ways: no cluster, root or GPU needed.
     Demo(demo::Args),
+    /// Starts a real cluster of four nodes with Stowage on simulated GPUs, for kubectl: needs root, and Go once.
+    Up(up::Args),
     /// Runs every test: format, lints, unit, property, socket and real-cluster tests.
     Test(steps::TestArgs),
     /// Measures the hot paths, each beside a baseline of the same run.
@@ -28,10 +30,12 @@ enum Task {
 }
 
 mod demo;
+mod up;
 
 fn main() -> ExitCode {
     let result = match Menu::parse().task {
         Task::Demo(args) => demo::run(args),
+        Task::Up(args) => up::run(&args),
         Task::Test(args) => steps::test(&args),
         Task::Bench(args) => steps::bench(&args),
         Task::Generate => steps::generate(),

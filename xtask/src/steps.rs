@@ -140,13 +140,18 @@ fn deny() -> Result<Command> {
     Ok(cargo(["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]))
 }
 
-fn cargo<const N: usize>(args: [&str; N]) -> Command {
+/// cargo, in the repository.
+pub fn cargo<const N: usize>(args: [&str; N]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     command
 }
 
-fn step(name: &str, mut command: Command) -> Result<()> {
+/// Names a step, takes it, and times it.
+///
+/// # Errors
+/// Where it fails.
+pub fn step(name: &str, mut command: Command) -> Result<()> {
     println!("xtask: {name} …");
     let started = Instant::now();
     let status = command.status().with_context(|| format!("{name}: cannot run {command:?}"))?;

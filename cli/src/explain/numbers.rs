@@ -128,11 +128,15 @@ fn in_tree(world: &World, pod: &PodFacts, text: &str, nodes: &[&NodeState]) -> V
     let mut lines = Vec::new();
     for (name, wants) in pod.amounts.iter().filter(|(name, _)| text.contains(&format!("Insufficient {name}")))
     {
-        let most =
-            nodes.iter().max_by_key(|node| (node.facts.free.get(name), std::cmp::Reverse(node.name())));
+        let resource: Option<ResourceName> = name.parse().ok().filter(|_| world.names.is_gpu(name));
+        // Where nothing is free anywhere, a node that has some in use says more than one that has none at all.
+        let most = nodes.iter().max_by_key(|node| {
+            let devices = resource.as_ref().map(|resource| Devices::of(node.states(), resource).possible);
+            (node.facts.free.get(name), devices, std::cmp::Reverse(node.name()))
+        });
         let Some(most) = most else { continue };
         let unit = |amount: i64| if name == "cpu" { format!("{amount}m") } else { amount.to_string() };
-        let devices = name.parse().ok().filter(|_| world.names.is_gpu(name)).map(|resource| {
+        let devices = resource.map(|resource| {
             let Devices { in_use, possible, ill, .. } = Devices::of(most.states(), &resource);
             let ill = if ill == 0 { String::new() } else { format!(", {ill} unhealthy") };
             format!(" (of {possible} possible, {in_use} in use{ill})")

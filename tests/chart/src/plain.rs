@@ -11,6 +11,9 @@ pub const FOLDER: &str = "deploy/kustomize/base";
 /// Where the components lie, each in a folder of its name.
 pub const OPTIONS_FOLDER: &str = "deploy/kustomize/options";
 
+/// The component with which the map is served on the network; it takes more than a switch, see [`map`].
+pub const MAP: &str = "map";
+
 /// What the extender does besides, by component: the value of the chart, and the variable that switches it on. The rights of
 /// the first go with any of the others.
 pub const OPTIONS: [(&str, Option<(&str, &str)>); 4] = [
@@ -44,11 +47,7 @@ pub fn base() -> Result<BTreeMap<String, String>> {
     // `crds.keep` is for helm alone. Which kube-scheduler is right, whoever uses the base says.
     let rendered = helm::template(&files::chart(), ["--set", "crds.keep=false"])?;
     let mut files: BTreeMap<String, String> = BTreeMap::new();
-    for document in rendered.split("---\n").filter(|document| !document.trim().is_empty()) {
-        let (source, text) = document.split_once('\n').context("helm names each document's template")?;
-        let template = source.strip_prefix("# Source: ").context("helm names each document's template")?;
-        let text: String =
-            text.lines().filter(|line| !is_helms(line)).map(|line| format!("{line}\n")).collect();
+    for (template, text) in documents(&rendered)? {
         let file = files.entry(file(template).to_owned()).or_insert_with(|| HEADER.to_owned());
         file.push_str("---\n");
         file.push_str(&text);
@@ -61,17 +60,50 @@ pub fn base() -> Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
+/// What helm rendered, by template, without what is helm's own.
+fn documents(rendered: &str) -> Result<Vec<(&str, String)>> {
+    let documents = rendered.split("---\n").filter(|document| !document.trim().is_empty());
+    documents
+        .map(|document| {
+            let (source, text) = document.split_once('\n').context("helm names each document's template")?;
+            let template =
+                source.strip_prefix("# Source: ").context("helm names each document's template")?;
+            let lines = text.lines().filter(|line| !is_helms(line));
+            Ok((template, lines.map(|line| format!("{line}\n")).collect()))
+        })
+        .collect()
+}
+
 /// The files of one of [`OPTIONS`], by name.
 pub fn option(name: &str, variable: Option<&str>) -> BTreeMap<String, String> {
+    let patch = variable.map(|variable| PATCH.replace("VARIABLE", variable).replace("VALUE", "true"));
+    component(name, "", &patch.unwrap_or_default())
+}
+
+/// The files of the component [`MAP`], by name. Its Service is what the chart renders.
+///
+/// # Errors
+/// Where helm cannot be had, or refuses.
+pub fn map() -> Result<BTreeMap<String, String>> {
+    let rendered = helm::template(&files::chart(), ["--set", "scheduler.extender.map=network"])?;
+    let documents = documents(&rendered)?;
+    let service = documents.iter().find(|(_, text)| text.contains("\nkind: Service\n"));
+    let (_, service) = service.context("the chart renders no Service for the map")?;
+    let patches = PATCH.replace("VARIABLE", "MAP_ADDRESS").replace("VALUE", "0.0.0.0:9413") + MAP_PATCHES;
+    let mut files = component(MAP, "  - service.yaml\n", &patches);
+    files.insert("service.yaml".into(), format!("{HEADER}{service}"));
+    Ok(files)
+}
+
+/// A component with the rights of `deploy/options`.
+fn component(name: &str, resources: &str, patches: &str) -> BTreeMap<String, String> {
     let source = format!("deploy/options/{name}.yaml");
     let rights =
         format!("# Made from {source} by `cargo xtask generate`. Do not edit.\n{}", files::read(&source));
-    let mut component = format!(
-        "{HEADER}apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources:\n  - rights.yaml\n"
+    let component = format!(
+        "{HEADER}apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources:\n  - rights.yaml\n\
+         {resources}{patches}"
     );
-    if let Some(variable) = variable {
-        component.push_str(&PATCH.replace("VARIABLE", variable));
-    }
     BTreeMap::from([("kustomization.yaml".into(), component), ("rights.yaml".into(), rights)])
 }
 
@@ -90,7 +122,18 @@ patches:
               - name: extender
                 env:
                   - name: VARIABLE
-                    value: \"true\"
+                    value: \"VALUE\"
+";
+
+/// What lets others in, behind [`PATCH`].
+const MAP_PATCHES: &str = "                ports:
+                  - name: map
+                    containerPort: 9413
+  - target: {kind: NetworkPolicy, name: stowage-scheduler}
+    patch: |-
+      - op: add
+        path: /spec/ingress/-
+        value: {ports: [{protocol: TCP, port: 9413}]}
 ";
 
 /// Labels that say that helm manages something.

@@ -22,3 +22,16 @@ fn the_components_switch_on_what_the_charts_values_do() {
         }
     }
 }
+
+#[test]
+fn the_component_of_the_map_is_what_the_chart_renders_for_it() {
+    files::is_fresh(&format!("{}/{}", plain::OPTIONS_FOLDER, plain::MAP), &plain::map().unwrap());
+    let rendered = helm::template(&files::chart(), ["--set", "scheduler.extender.map=network"]).unwrap();
+    for said in [
+        "- name: MAP_ADDRESS\n              value: \"0.0.0.0:9413\"\n",
+        "- name: map\n              containerPort: 9413\n",
+        "- ports: [{protocol: TCP, port: 9413}]\n",
+    ] {
+        assert!(rendered.contains(said), "the chart does not say {said}");
+    }
+}

@@ -94,11 +94,7 @@ impl<S: Send + 'static> Run<S> {
     }
 
     fn run_inside(self, arguments: &Arguments, isolated: Isolated) -> Result<ExitCode> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the tests' runtime")?;
+        let runtime = runtime()?;
         let logs = isolated.folder_outside().join("logs");
         let stage = Stage { runtime, open: self.open, state: State::Closed(isolated) };
         let stage = Arc::new(Mutex::new(stage));
@@ -190,6 +186,33 @@ pub fn prepare() -> Result<std::result::Result<(), String>> {
     }
     build::ensure_built(&versions)?;
     Ok(Ok(()))
+}
+
+/// Runs `body` in namespaces of its own, in `folder`; to be called in `main`, with no thread started.
+///
+/// # Errors
+/// When something is missing that the cluster needs, or `body` fails.
+pub fn isolated<F: Future<Output = Result<()>>>(
+    folder: &Path,
+    body: impl FnOnce(Isolated) -> F,
+) -> Result<ExitCode> {
+    if !isolation::is_inner_process()
+        && let Err(lacking) = prepare()?
+    {
+        bail!(lacking);
+    }
+    match isolation::enter(folder)? {
+        Entered::Finished(code) => Ok(code),
+        Entered::Inside(isolated) => {
+            runtime()?.block_on(body(isolated))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().context("cannot start the runtime")
 }
 
 /// True when at least one scenario is to run.

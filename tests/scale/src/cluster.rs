@@ -1,10 +1,8 @@
 //! A hollow cluster with Stowage's manifests on it.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use stowage_cluster_tests::isolation::{self, Entered};
 use stowage_cluster_tests::{Cluster, Isolated, apply};
 
 use crate::figures::Metrics;
@@ -34,31 +32,4 @@ pub async fn start(isolated: Isolated) -> Result<Cluster> {
 pub async fn metrics(cluster: &Cluster) -> Result<Metrics> {
     let request = http::Request::get("/metrics").body(Vec::new())?;
     Ok(Metrics::new(cluster.client().request_text(request).await?))
-}
-
-/// Runs `body` in namespaces of its own, in `folder`; to be called in `main`, with no thread started.
-///
-/// # Errors
-/// When something is missing that the cluster needs, or `body` fails.
-pub fn isolated<F: Future<Output = Result<()>>>(
-    folder: &Path,
-    body: impl FnOnce(Isolated) -> F,
-) -> Result<ExitCode> {
-    if !isolation::is_inner_process()
-        && let Err(lacking) = stowage_cluster_tests::prepare()?
-    {
-        anyhow::bail!(lacking);
-    }
-    match isolation::enter(folder)? {
-        Entered::Finished(code) => Ok(code),
-        Entered::Inside(isolated) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .context("cannot start the runtime")?;
-            runtime.block_on(body(isolated))?;
-            Ok(ExitCode::SUCCESS)
-        }
-    }
 }

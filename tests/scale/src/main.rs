@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use stowage_cluster_tests::runner::isolated;
 use stowage_scale::programs::Built;
-use stowage_scale::{cluster, do_nothing, openb, throughput};
+use stowage_scale::{do_nothing, openb, throughput};
 
 /// Measures scheduling end to end on hollow nodes, with the real API server and kube-scheduler. Needs root.
 #[derive(Debug, Parser)]
@@ -49,11 +50,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.what {
         What::Throughput(options) => {
             let built = Built::find(arguments.extender)?;
-            cluster::isolated(&folder, |inside| throughput::run(inside, built, options))
+            isolated(&folder, |inside| throughput::run(inside, built, options))
         }
         What::Openb(options) => {
             let built = Built::find(arguments.extender)?;
-            cluster::isolated(&folder, |inside| openb::run(inside, built, options))
+            isolated(&folder, |inside| openb::run(inside, built, options))
         }
         What::DoNothing { address } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -7,6 +7,7 @@ mod conformance;
 mod examples;
 mod faults;
 mod main_job;
+mod map;
 mod nominate;
 mod on_demand;
 mod packing;
@@ -71,6 +72,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         packing::all(),
         nominate::all(),
         service::all(),
+        map::all(),
         faults::all(),
         cdi::all(),
         on_demand::all(),

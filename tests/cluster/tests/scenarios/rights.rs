@@ -40,7 +40,8 @@ const ACCOUNTS: [(&str, &str, &[&str]); 2] = [
 
 /// It looks at what all scenarios before it have done, so it fails where they are left out.
 async fn every_right_of_our_programs_is_used(stage: &mut Stage) -> Result<()> {
-    let manifests = apply::read_manifests(&deploy().join("manifests"))?;
+    let mut manifests = apply::read_manifests(&deploy().join("manifests"))?;
+    manifests.extend(apply::read_manifests(&deploy().join("options/map.yaml"))?);
     let log = fs::read_to_string(stage.cluster.audit_log()).context("there is no audit log")?;
     let events: Vec<Value> = log.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     for (namespace, account, exceptions) in ACCOUNTS {

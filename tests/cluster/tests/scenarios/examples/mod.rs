@@ -2,9 +2,6 @@
 
 mod stub;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -12,29 +9,16 @@ use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::discovery;
 use serde_json::{Value, json};
-use stowage_cluster_tests::{Cluster, Scenario, apply, scenarios};
+use stowage_cluster_tests::{Cluster, Scenario, scenarios};
 use stowage_shared::contract::PLAN_ANNOTATION;
 
 use super::Stage;
 use super::stowage::{LIMIT, look, pods};
+use stub::LABEL;
 
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
     scenarios![every_example_runs_and_its_pods_with_gpus_have_plans]
 }
-
-/// The API groups of a cluster without operators; objects of others are held to what those say of them elsewhere.
-const GROUPS: [&str; 8] = [
-    "v1",
-    "apps/v1",
-    "autoscaling/v2",
-    "batch/v1",
-    "networking.k8s.io/v1",
-    "policy/v1",
-    "rbac.authorization.k8s.io/v1",
-    "storage.k8s.io/v1",
-];
-/// By this label the pods of an example are known: its value is the example's name.
-const LABEL: &str = "stowage-example";
 
 async fn every_example_runs_and_its_pods_with_gpus_have_plans(stage: &mut Stage) -> Result<()> {
     let (cluster, _) = stage.fresh().await?;
@@ -44,13 +28,7 @@ async fn every_example_runs_and_its_pods_with_gpus_have_plans(stage: &mut Stage)
     });
     cluster.apply(vec![secret]).await?;
     let mut with_gpus = 0;
-    for file in examples()? {
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut objects = apply::read_manifests(&file)?;
-        objects.retain(|object| object["apiVersion"].as_str().is_some_and(|group| GROUPS.contains(&group)));
-        for object in &mut objects {
-            stub::replace_servers(object, LABEL, &name);
-        }
+    for (name, objects) in stub::examples()? {
         let run = run(cluster, &name, &objects).await.with_context(|| format!("in {name}.yaml"))?;
         eprintln!("{name}: {} objects, {run} pods with GPUs", objects.len());
         with_gpus += run;
@@ -65,15 +43,6 @@ async fn every_example_runs_and_its_pods_with_gpus_have_plans(stage: &mut Stage)
         })
         .await?;
     look::audit_is_clean(cluster).await
-}
-
-fn examples() -> Result<Vec<PathBuf>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");
-    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
-    files.retain(|file| file.extension().is_some_and(|end| end == "yaml"));
-    files.sort_unstable();
-    Ok(files)
 }
 
 /// Applies the objects of one example, waits until they run, and begins to take them away: how many of its pods had GPUs.

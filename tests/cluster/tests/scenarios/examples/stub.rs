@@ -4,12 +4,46 @@
 //! storage class would have to bring. Devices, schedulers, policies, ports and probes are the example's own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use stowage_cluster_tests::images;
+use stowage_cluster_tests::{apply, images};
+
+/// The API groups of a cluster without operators; objects of others are held to what those say of them elsewhere.
+const GROUPS: [&str; 8] = [
+    "v1",
+    "apps/v1",
+    "autoscaling/v2",
+    "batch/v1",
+    "networking.k8s.io/v1",
+    "policy/v1",
+    "rbac.authorization.k8s.io/v1",
+    "storage.k8s.io/v1",
+];
+/// By this label the pods of an example are known: its value is the example's name.
+pub(super) const LABEL: &str = "stowage-example";
+
+/// The name of each example, and its objects that a cluster without operators takes, with stubs in their pods.
+pub(super) fn examples() -> Result<Vec<(String, Vec<Value>)>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.retain(|file| file.extension().is_some_and(|end| end == "yaml"));
+    files.sort_unstable();
+    let read = |file: PathBuf| {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut objects = apply::read_manifests(&file)?;
+        objects.retain(|object| object["apiVersion"].as_str().is_some_and(|group| GROUPS.contains(&group)));
+        objects.iter_mut().for_each(|object| replace_servers(object, LABEL, &name));
+        Ok((name, objects))
+    };
+    files.into_iter().map(read).collect()
+}
 
 /// Puts stubs into the pods of a workload, and a label on them. Other objects are left as they are.
-pub(super) fn replace_servers(object: &mut Value, label: &str, example: &str) {
+fn replace_servers(object: &mut Value, label: &str, example: &str) {
     let spec = object.get_mut("spec").and_then(Value::as_object_mut);
     let claims = spec.and_then(|spec| spec.remove("volumeClaimTemplates"));
     let claims = claims.as_ref().and_then(Value::as_array);
