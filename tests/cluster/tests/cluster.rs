@@ -5,13 +5,21 @@ mod scenarios;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use stowage_cluster_tests::Run;
+use stowage_monitoring_tests::programs;
 
 fn main() -> ExitCode {
     Run {
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster"),
         scenarios: scenarios::all(),
+        prepare,
         open: |isolated| Box::pin(scenarios::Stage::open(isolated)),
     }
     .main()
+}
+
+/// What some scenarios want, and say aloud where they go without.
+fn prepare() -> Result<()> {
+    programs::Program::Prometheus.find().map(drop)
 }

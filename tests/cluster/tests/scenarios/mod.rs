@@ -7,6 +7,7 @@ mod conformance;
 mod examples;
 mod faults;
 mod main_job;
+mod monitoring;
 mod nominate;
 mod on_demand;
 mod packing;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         cdi::all(),
         on_demand::all(),
         stream::all(),
+        monitoring::all(),
         rights::all(),
     ];
     files.into_iter().flatten().collect()
