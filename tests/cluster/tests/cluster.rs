@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use stowage_cluster_tests::Run;
+use stowage_cluster_tests::{Run, operators};
 use stowage_monitoring_tests::programs;
 
 fn main() -> ExitCode {
@@ -21,5 +21,6 @@ fn main() -> ExitCode {
 
 /// What some scenarios want, and say aloud where they go without.
 fn prepare() -> Result<()> {
+    operators::prepare();
     programs::Program::Prometheus.find().map(drop)
 }

@@ -10,6 +10,7 @@ mod main_job;
 mod monitoring;
 mod nominate;
 mod on_demand;
+mod operators;
 mod packing;
 mod race;
 mod rights;
@@ -63,6 +64,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
     let files = [
         bring_up::all(),
         conformance::all(),
+        operators::all(),
         chart::all(),
         main_job::all(),
         examples::all(),
