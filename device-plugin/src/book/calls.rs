@@ -25,6 +25,11 @@ pub enum Served {
     Unplanned,
 }
 
+impl Served {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Planned, Self::OffPlan, Self::Unplanned];
+}
+
 /// What pods have in common whose planned devices may be swapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Shape {

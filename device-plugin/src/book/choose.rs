@@ -39,6 +39,11 @@ pub enum Source {
     Nobody,
 }
 
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Plan, Self::Policy, Self::Core, Self::Nobody];
+}
+
 /// What the kubelet should take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {

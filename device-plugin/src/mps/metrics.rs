@@ -27,6 +27,8 @@ impl MpsMetrics {
     /// Whether the daemon of a resource runs.
     pub fn set_up(&self, resource: &ResourceName, up: bool) {
         self.up.get_or_create(&labels(resource)).set(up.into());
+        // One that was taken over was not started: it is told, or its first start would be hidden from `increase`.
+        self.starts.get_or_create(&labels(resource)).inc_by(0);
     }
 
     /// There is no such daemon any more.

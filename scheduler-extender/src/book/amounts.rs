@@ -56,6 +56,11 @@ impl Amounts {
         }
     }
 
+    /// The amounts of all resources but some.
+    pub fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| !is_left_out(name)).cloned().collect())
+    }
+
     /// Whether so much is left of `all` where `used` is in use.
     pub fn fits(&self, all: &Self, used: &Self) -> bool {
         self.0.iter().all(|(name, wanted)| all.get(name).saturating_sub(used.get(name)) >= *wanted)

@@ -33,9 +33,19 @@ pub enum BindOutcome {
     InDoubt,
 }
 
+/// A label's values that are a fixed set.
+pub(super) trait Words: Copy + 'static {
+    /// All of them.
+    const ALL: &'static [Self];
+}
+
 /// A label's value that is one word of a fixed set.
 macro_rules! words {
-    ($kind:ty { $($value:pat => $word:literal),+ $(,)? }) => {
+    ($kind:ty { $($value:path => $word:literal),+ $(,)? }) => {
+        impl Words for $kind {
+            const ALL: &'static [Self] = &[$($value),+];
+        }
+
         impl EncodeLabelValue for $kind {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
                 let word = match self { $($value => $word),+ };
@@ -107,7 +117,13 @@ pub(super) struct EvictionLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct WriteLabel {
-    pub(super) result: &'static str,
+    result: &'static str,
+}
+
+impl WriteLabel {
+    pub(super) fn of(written: bool) -> Self {
+        Self { result: if written { "written" } else { "failed" } }
+    }
 }
 
 words!(NominationOutcome {

@@ -13,7 +13,8 @@ pub use self::labels::{BindOutcome, EvictionResult, Handshake, Verb};
 pub(crate) use self::labels::StateLabel;
 
 use self::labels::{
-    EvictionLabel, HandshakeLabel, KindLabel, OutcomeLabel, RequestLabels, ResultLabel, VerbLabel, WriteLabel,
+    EvictionLabel, HandshakeLabel, KindLabel, OutcomeLabel, RequestLabels, ResultLabel, VerbLabel, Words,
+    WriteLabel,
 };
 use crate::health::Kind;
 use crate::planner::track::Outcome as NominationOutcome;
@@ -127,7 +128,37 @@ impl Metrics {
             "Writes of deletion costs of ReplicaSets' pods, by result",
             metrics.deletion_costs.clone(),
         );
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// Lets every counter be there from the start: one that comes into being with its first event hides that from
+    /// `rate` and `increase`, and a ratio of such counters is nothing instead of zero.
+    fn begin_at_zero(&self) {
+        for &verb in Verb::ALL {
+            drop(self.durations.get_or_create(&VerbLabel { verb }));
+            for &result in Outcome::ALL {
+                self.requests.get_or_create(&RequestLabels { verb, result }).inc_by(0);
+            }
+        }
+        for &result in BindOutcome::ALL {
+            self.binds.get_or_create(&ResultLabel { result }).inc_by(0);
+        }
+        for kind in Kind::ALL {
+            self.watch_errors.get_or_create(&KindLabel { kind: kind.plural() }).inc_by(0);
+        }
+        for &outcome in NominationOutcome::ALL {
+            self.nominations.get_or_create(&OutcomeLabel { outcome }).inc_by(0);
+        }
+        for &result in Handshake::ALL {
+            self.handshakes.get_or_create(&HandshakeLabel { result }).inc_by(0);
+        }
+        for &result in EvictionResult::ALL {
+            self.evictions.get_or_create(&EvictionLabel { result }).inc_by(0);
+        }
+        for written in [true, false] {
+            self.deletion_costs.get_or_create(&WriteLabel::of(written)).inc_by(0);
+        }
     }
 
     /// It is known what became of an eviction.
@@ -137,8 +168,7 @@ impl Metrics {
 
     /// A deletion cost was written, or not.
     pub fn deletion_cost(&self, written: bool) {
-        let result = if written { "written" } else { "failed" };
-        self.deletion_costs.get_or_create(&WriteLabel { result }).inc();
+        self.deletion_costs.get_or_create(&WriteLabel::of(written)).inc();
     }
 
     /// It is known what became of a nomination.
@@ -226,4 +256,32 @@ impl Metrics {
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_counter_is_told_before_its_first_event() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        metrics.bind(BindOutcome::Bound);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"requests_total{verb="preempt",result="bad_request"} 0"#,
+            r#"request_duration_seconds_count{verb="bind"} 0"#,
+            r#"binds_total{result="bound"} 1"#,
+            r#"binds_total{result="in_doubt"} 0"#,
+            r#"watch_errors_total{kind="gpunodes"} 0"#,
+            r#"nominations_total{outcome="expired"} 0"#,
+            r#"evictions_total{result="protected"} 0"#,
+            r#"deletion_costs_total{result="failed"} 0"#,
+        ] {
+            let line = format!("stowage_scheduler_extender_{line}");
+            assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
+        }
+    }
 }

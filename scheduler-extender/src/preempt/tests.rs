@@ -130,6 +130,32 @@ fn the_least_important_whose_going_makes_room_must_go() {
     );
 }
 
+/// Where slices are built on demand the kubelet counts what is possible now, so the count of what is blocked is 0: that must
+/// not look like a shortage that nobody's going would end.
+#[test]
+fn a_count_that_who_is_in_the_way_has_lowered_keeps_nobody_from_making_room() {
+    let mut cluster = cluster(1);
+    let node = gpu_node_name(0);
+    for name in ["a", "b", "c", "d"] {
+        run(&mut cluster, name, SLICE, 0, &node);
+    }
+    let mut pod = unschedulable("p", THREE, 1, &json!({}));
+    pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "2".into();
+    for (cpu, threes, goes) in [("16", "0", true), ("1", "2", false), ("1", "0", false)] {
+        let site = json!({
+            "metadata": { "name": node }, "spec": {},
+            "status": { "allocatable": { "cpu": cpu, "pods": "20", SLICE: "7", THREE: threes } },
+        });
+        cluster.book.apply_node(Change::Applied(crate::book::tests::node(site)));
+        let victims = asked(&mut cluster, &pod, &node);
+        assert_eq!(
+            victims.is_some_and(|victims| !victims.is_empty()),
+            goes,
+            "{cpu} cpu, {threes} of {THREE}"
+        );
+    }
+}
+
 #[test]
 fn a_budget_is_never_broken_and_who_is_not_protected_goes_first() {
     let mut cluster = cluster(1);

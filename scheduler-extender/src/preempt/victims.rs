@@ -56,10 +56,13 @@ pub fn price(
     lower.sort_by(|one, two| {
         (Reverse(one.priority), one.created, &one.uid).cmp(&(Reverse(two.priority), two.created, &two.uid))
     });
+    // The kubelet's count of a GPU's devices is of what is possible now, so whoever is in the way has lowered it, and it rises
+    // once they are gone. Of those resources only the placement can tell.
+    let beside_gpus = pod.wants.without(|name| snapshot.names.is_gpu(name));
     let fits = |gone: &BTreeSet<&str>| {
         let mut used = Amounts::default();
         book.on_node(node).filter(|user| !gone.contains(&*user.uid)).for_each(|user| used.add(&user.wants));
-        pod.wants.fits(&known.allocatable, &used) && fits_without(state, snapshot, asker, node, gone, now)
+        beside_gpus.fits(&known.allocatable, &used) && fits_without(state, snapshot, asker, node, gone, now)
     };
     if fits(&BTreeSet::new()) {
         return Some(Price::Free);

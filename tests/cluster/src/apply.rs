@@ -17,8 +17,8 @@ use serde_json::Value;
 
 /// Whose fields these are, for server-side apply.
 const FIELD_MANAGER: &str = "stowage-cluster-tests";
-/// A CRD is served within a second or so.
-const ESTABLISHED_LIMIT: Duration = Duration::from_secs(30);
+/// A CRD is served within a second or so; a very large one takes a busy machine most of a minute.
+const ESTABLISHED_LIMIT: Duration = Duration::from_secs(90);
 
 /// Reads the manifests in a folder (`*.yaml` and `*.yml`, in the order of their names; folders below are not
 /// read), or in one file. Several documents in a file are fine.

@@ -34,6 +34,7 @@ mod kubeconfig;
 mod mount_namespace;
 pub mod node;
 mod node_config;
+pub mod operators;
 mod pki;
 pub mod prerequisites;
 pub mod process;

@@ -53,6 +53,8 @@ pub struct Run<S> {
     pub folder: PathBuf,
     /// In the order in which they run.
     pub scenarios: Vec<Scenario<S>>,
+    /// Gets what the scenarios want besides the cluster, while there is a network: inside there is none.
+    pub prepare: fn() -> Result<()>,
     /// Starts the stage.
     pub open: fn(Isolated) -> LocalBoxFuture<'static, Result<S>>,
 }
@@ -81,11 +83,12 @@ impl<S: Send + 'static> Run<S> {
     }
 
     fn prepare_and_run(self, arguments: &Arguments, names: &[&'static str]) -> Result<ExitCode> {
-        if !isolation::is_inner_process()
-            && let Err(lacking) = prepare()?
-        {
-            eprintln!("{lacking}");
-            return Ok(run_ignored(arguments, names, "what the cluster needs is missing: see above"));
+        if !isolation::is_inner_process() {
+            if let Err(lacking) = prepare()? {
+                eprintln!("{lacking}");
+                return Ok(run_ignored(arguments, names, "what the cluster needs is missing: see above"));
+            }
+            (self.prepare)()?;
         }
         match isolation::enter(&self.folder)? {
             Entered::Finished(code) => Ok(code),

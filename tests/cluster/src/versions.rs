@@ -39,21 +39,21 @@ impl Versions {
     /// Where the programs of these versions are kept: outside the repository, so that every checkout of a
     /// user shares them and `cargo clean` does not cost the minutes of a build.
     pub fn cache_folder(&self) -> PathBuf {
-        cache_root().join(format!("kubernetes-{}", self.kubernetes))
+        Self::cache_root().join(format!("kubernetes-{}", self.kubernetes))
+    }
+
+    /// `$XDG_CACHE_HOME/stowage`, else `~/.cache/stowage`: where everything is kept that is built or downloaded.
+    pub(crate) fn cache_root() -> PathBuf {
+        let home_cache = || env::home_dir().unwrap_or_else(|| PathBuf::from("/root")).join(".cache");
+        env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .unwrap_or_else(home_cache)
+            .join("stowage")
     }
 
     /// What the stamp file holds when the folder is complete.
     pub(crate) fn stamp(&self) -> String {
         format!("kubernetes {}\ncontainerd {}\n", self.kubernetes, self.containerd)
     }
-}
-
-/// `$XDG_CACHE_HOME/stowage`, else `~/.cache/stowage`.
-fn cache_root() -> PathBuf {
-    let home_cache = || env::home_dir().unwrap_or_else(|| PathBuf::from("/root")).join(".cache");
-    env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .unwrap_or_else(home_cache)
-        .join("stowage")
 }

@@ -5,13 +5,22 @@ mod scenarios;
 use std::path::Path;
 use std::process::ExitCode;
 
-use stowage_cluster_tests::Run;
+use anyhow::Result;
+use stowage_cluster_tests::{Run, operators};
+use stowage_monitoring_tests::programs;
 
 fn main() -> ExitCode {
     Run {
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster"),
         scenarios: scenarios::all(),
+        prepare,
         open: |isolated| Box::pin(scenarios::Stage::open(isolated)),
     }
     .main()
+}
+
+/// What some scenarios want, and say aloud where they go without.
+fn prepare() -> Result<()> {
+    operators::prepare();
+    programs::Program::Prometheus.find().map(drop)
 }

@@ -55,6 +55,11 @@ impl Known {
         Ok(Self(metrics))
     }
 
+    /// The values that a label of a metric may have; none where any is possible.
+    pub fn values(&self, metric: &str, label: &str) -> Option<&BTreeSet<String>> {
+        self.0.get(metric)?.get(label)
+    }
+
     /// Compares what a query uses of a metric with what there is.
     ///
     /// # Errors

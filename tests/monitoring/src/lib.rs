@@ -1,9 +1,11 @@
-//! What the tests of dashboards, alerts and examples share: which metrics there are, which ones a query names, and
-//! `promtool`.
+//! What the tests of dashboards, alerts and examples share: which metrics there are, what dashboards ask, which metrics a
+//! query names, and Prometheus's programs.
 
+pub mod alerts;
+pub mod dashboards;
 pub mod known;
+pub mod programs;
 pub mod promql;
-pub mod promtool;
 
 use std::path::{Path, PathBuf};
 

@@ -6,9 +6,9 @@ use std::io::Write;
 use std::process::Command;
 
 use serde_json::Value;
-use stowage_monitoring_tests::{files, known::Known, path, promql, promtool, text};
+use stowage_monitoring_tests::programs::Program;
+use stowage_monitoring_tests::{alerts, alerts::FOLDER as ALERTS, files, known::Known, path, promql, text};
 
-const ALERTS: &str = "deploy/helm/stowage/files/alerts";
 const EXAMPLES: &str = "deploy/examples/alerts";
 const RULES: &str = "tests/monitoring/rules";
 /// What the examples ask for: the names of model servers and of Prometheus's client libraries.
@@ -22,14 +22,7 @@ const OF_SERVERS: [&str; 5] = [
 
 /// The alerts of a folder's rule files, each with its file.
 fn alerts(folder: &str) -> Vec<(String, Value)> {
-    let mut all = Vec::new();
-    for file in files(folder, "yaml").unwrap() {
-        let rules: Value = serde_saphyr::from_str(&text(&file).unwrap()).unwrap();
-        assert_eq!(rules.as_object().unwrap().keys().collect::<Vec<_>>(), ["groups"], "{file}");
-        for group in rules["groups"].as_array().unwrap() {
-            all.extend(group["rules"].as_array().unwrap().iter().map(|rule| (file.clone(), rule.clone())));
-        }
-    }
+    let all = alerts::of(folder).unwrap();
     assert!(!all.is_empty(), "{folder} has no alerts");
     all
 }
@@ -119,7 +112,7 @@ fn every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() {
 
 #[test]
 fn alerts_fire_when_they_should_and_only_then() {
-    let promtool = match promtool::find().unwrap() {
+    let promtool = match Program::Promtool.find().unwrap() {
         Ok(promtool) => promtool,
         Err(why) => {
             // Not by `eprintln!`, which is shown for failed tests only.

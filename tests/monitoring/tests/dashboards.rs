@@ -4,9 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use stowage_monitoring_tests::{files, known::Known, promql, text};
-
-const FOLDER: &str = "deploy/helm/stowage/files/dashboards";
+use stowage_monitoring_tests::{dashboards::FOLDER, files, known::Known, promql, text};
 
 fn dashboards() -> Vec<(String, Value)> {
     let files = files(FOLDER, "json").unwrap();

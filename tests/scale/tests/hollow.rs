@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     Run {
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("hollow"),
         scenarios: scenarios::all(),
+        prepare: || Ok(()),
         open: |isolated| Box::pin(scenarios::Stage::open(isolated)),
     }
     .main()

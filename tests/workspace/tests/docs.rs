@@ -2,13 +2,14 @@
 //! keys of NVIDIA's file are compared.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Arg, Command, CommandFactory};
 use prometheus_client::registry::Registry;
 use stowage_device_plugin::config::settings::{SETTINGS, Setting, Support};
 use stowage_device_plugin::config::{self, File};
 use stowage_device_plugin::health::{Rules, XIDS};
+use stowage_monitoring_tests::known::Known;
 use stowage_scheduler_extender::program::Args;
 use stowage_workspace_tests::pages::{cell, code, is_fresh, page, root};
 
@@ -171,6 +172,28 @@ fn are_documented(prefix: &str, registry: &Registry) {
         let (name, kind) = line.split_once(' ').unwrap();
         let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
         assert!(documented.contains(&name), "docs/telemetry.md lacks {name}");
+    }
+    has_all_values(&text);
+}
+
+/// What is told before anything has happened has each value that the page lists for its labels, and no other;
+/// where it lists none, any is possible.
+#[track_caller]
+fn has_all_values(text: &str) {
+    let mut told: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, rest)) = line.split_once('{') else { continue };
+        for pair in rest.split('}').next().unwrap().split(',').filter(|pair| !pair.starts_with("le=")) {
+            let (label, value) = pair.split_once('=').unwrap();
+            told.entry((name, label)).or_default().insert(value.trim_matches('"').to_owned());
+        }
+    }
+    assert!(told.len() > 5, "{text}");
+    let known = Known::read().unwrap();
+    for ((name, label), values) in told {
+        let listed = known.values(name, label);
+        let is_right = listed.is_some_and(|listed| listed.is_empty() || *listed == values);
+        assert!(is_right, "{label} of {name} is told as {values:?}; docs/telemetry.md lists {listed:?}");
     }
 }
 

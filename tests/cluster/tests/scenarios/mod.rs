@@ -8,8 +8,10 @@ mod examples;
 mod faults;
 mod main_job;
 mod map;
+mod monitoring;
 mod nominate;
 mod on_demand;
+mod operators;
 mod packing;
 mod race;
 mod rights;
@@ -64,6 +66,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
     let files = [
         bring_up::all(),
         conformance::all(),
+        operators::all(),
         chart::all(),
         main_job::all(),
         examples::all(),
@@ -77,6 +80,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         cdi::all(),
         on_demand::all(),
         stream::all(),
+        monitoring::all(),
         rights::all(),
     ];
     files.into_iter().flatten().collect()

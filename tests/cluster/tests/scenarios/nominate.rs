@@ -98,7 +98,7 @@ async fn asked(verb: &str) -> Result<usize> {
 }
 
 /// Applies what the flags need.
-async fn grant(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn grant(cluster: &Cluster) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/options");
     for name in ["lease.yaml", "nominate.yaml", "preemption.yaml", "drain-scale-downs.yaml"] {
         let documents = apply::read_manifests(&folder.join(name))?;

@@ -22,7 +22,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
 const SEVENTH: &str = "nvidia.com/mig-1g.5gb";
 const HALF: &str = "nvidia.com/mig-3g.20gb";
 /// One A100, cut on demand.
-const ONE: NodeFiles = NodeFiles {
+pub(crate) const ONE: NodeFiles = NodeFiles {
     node: NODE,
     gpus: "seed: 4\ngpus:\n  - {model: a100-40gb, migMode: enabled}\n",
     config: "version: v1\nflags: {migStrategy: on-demand, plugin: {deviceListStrategy: cdi-cri}}\n",

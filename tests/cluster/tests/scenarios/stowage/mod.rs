@@ -2,6 +2,7 @@
 //! kube-scheduler, each with its ServiceAccount and the rights of `deploy/`, never as admin.
 
 pub(crate) mod look;
+pub(crate) mod mps;
 mod node_files;
 pub(crate) mod on_demand;
 pub(crate) mod pods;
@@ -106,7 +107,7 @@ pub(crate) async fn nodes_offer_their_gpus(cluster: &Cluster, shown: &[&Process]
 }
 
 /// Where the plugin of the n-th GPU node tells of itself.
-fn plugin_http(number: usize) -> String {
+pub(crate) fn plugin_http(number: usize) -> String {
     format!("127.0.0.1:{}", 9420 + number)
 }
 
@@ -145,6 +146,16 @@ pub(crate) async fn plugin(cluster: &Cluster, files: &NodeFiles, number: usize) 
 
 /// The same with files that are there already.
 async fn plugin_with(cluster: &Cluster, node: &str, number: usize, written: &Written) -> Result<Program> {
+    Ok(plugin_without_file(cluster, node, number, written).await?.arg("--config-file").arg(&written.config))
+}
+
+/// The same without a configuration: the caller says where it is.
+async fn plugin_without_file(
+    cluster: &Cluster,
+    node: &str,
+    number: usize,
+    written: &Written,
+) -> Result<Program> {
     let nodes: Api<Node> = Api::all(cluster.client());
     let uid = nodes.get(node).await?.metadata.uid.context("a Node without a UID")?;
     let bound_to = TokenBoundTo::Node { name: node.to_owned(), uid };
@@ -152,8 +163,6 @@ async fn plugin_with(cluster: &Cluster, node: &str, number: usize, written: &Wri
     let kubeconfig = cluster.service_account_kubeconfig(account, account, TOKEN_TTL, bound_to).await?;
     Ok(Program::new(format!("plugin-{node}"), built("stowage-device-plugin")?)
         .args(["--node-name", node])
-        .arg("--config-file")
-        .arg(&written.config)
         .arg("--driver-root-ctr-path")
         .arg(&written.driver_root)
         .args(["--http-address", &plugin_http(number)])

@@ -1,4 +1,6 @@
-//! What the plugin counts. Labels come from closed sets: resource names of this node, and words listed here.
+//! What the plugin counts. Labels come from closed sets: resource names of this node, and the words of `words.rs`.
+
+mod words;
 
 use std::time::Duration;
 
@@ -14,59 +16,11 @@ use crate::health::HealthMetrics;
 use crate::inventory::ListedDevice;
 use crate::mps::MpsMetrics;
 
+pub use words::{GpuNodeWrite, LabelWrite};
+use words::{LISTS, LOOKUPS, served, source};
+
 type Labels<const N: usize> = [(&'static str, String); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
-
-/// How a write of the GpuNode ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GpuNodeWrite {
-    /// It was written.
-    Written,
-    /// The API server knows no GpuNodes.
-    MissingCrd,
-    /// A right is missing, or an admission policy says no.
-    Forbidden,
-    /// It does not fit the schema.
-    Invalid,
-    /// Anything else: the API server is away, slow or busy.
-    Failed,
-}
-
-impl GpuNodeWrite {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::MissingCrd => "missing_crd",
-            Self::Forbidden => "forbidden",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// How a try to label the node ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LabelWrite {
-    /// It was labelled.
-    Written,
-    /// The machine could not be read.
-    Unreadable,
-    /// A right is missing, or an admission policy says no.
-    Forbidden,
-    /// Anything else: the API server is away, slow or busy.
-    Failed,
-}
-
-impl LabelWrite {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Unreadable => "unreadable",
-            Self::Forbidden => "forbidden",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// The counters.
 #[derive(Debug, Clone)]
@@ -93,7 +47,7 @@ impl Default for Metrics {
     fn default() -> Self {
         // From what a watch that is in time costs, to what the kubelet is made to wait at most.
         let plan_wait = Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0]);
-        Self {
+        let metrics = Self {
             health: HealthMetrics::default(),
             mps: MpsMetrics::default(),
             allocations: Family::default(),
@@ -108,11 +62,29 @@ impl Default for Metrics {
             pod_resources: Family::default(),
             gpu_node_writes: Family::default(),
             label_writes: Family::default(),
-        }
+        };
+        metrics.begin_at_zero();
+        metrics
     }
 }
 
 impl Metrics {
+    /// Lets every counter whose labels are known be there from the start: one that comes into being with its first event
+    /// hides that from `rate` and `increase`, and a ratio of such counters is nothing instead of zero.
+    fn begin_at_zero(&self) {
+        let begin = |family: &Counters<1>, label: &'static str, words: &[&str]| {
+            for word in words {
+                family.get_or_create(&[(label, (*word).to_owned())]).inc_by(0);
+            }
+        };
+        begin(&self.allocations, "result", &Served::ALL.map(served));
+        begin(&self.preferred, "source", &Source::ALL.map(source));
+        begin(&self.plan_lookups, "result", &LOOKUPS);
+        begin(&self.pod_resources, "result", &LISTS);
+        begin(&self.gpu_node_writes, "result", &GpuNodeWrite::ALL.map(GpuNodeWrite::word));
+        begin(&self.label_writes, "result", &LabelWrite::ALL.map(LabelWrite::word));
+    }
+
     /// Makes them readable under `stowage_device_plugin_…`.
     pub fn register(&self, registry: &mut Registry) {
         self.health.register(registry);
@@ -179,13 +151,8 @@ impl Metrics {
     }
 
     /// An answered `Allocate`.
-    pub fn allocated(&self, served: Served) {
-        let word = match served {
-            Served::Planned => "planned",
-            Served::OffPlan => "off_plan",
-            Served::Unplanned => "unplanned",
-        };
-        self.allocations.get_or_create(&[("result", word.into())]).inc();
+    pub fn allocated(&self, as_planned: Served) {
+        self.allocations.get_or_create(&[("result", served(as_planned).into())]).inc();
     }
 
     /// A refused `Allocate`.
@@ -194,14 +161,8 @@ impl Metrics {
     }
 
     /// An answered `GetPreferredAllocation`; `waited` where it waited for a plan.
-    pub fn preferred(&self, source: Source, waited: Option<Duration>) {
-        let word = match source {
-            Source::Plan => "plan",
-            Source::Policy => "policy",
-            Source::Core => "core",
-            Source::Nobody => "nobody",
-        };
-        self.preferred.get_or_create(&[("source", word.into())]).inc();
+    pub fn preferred(&self, chosen_by: Source, waited: Option<Duration>) {
+        self.preferred.get_or_create(&[("source", source(chosen_by).into())]).inc();
         if let Some(waited) = waited {
             self.plan_wait.observe(waited.as_secs_f64());
         }
@@ -214,10 +175,11 @@ impl Metrics {
 
     /// A look-up of a plan; `Err` where the API server did not answer, else whether a pod was found.
     pub fn looked_up<E>(&self, found: &Result<bool, E>) {
+        let [yes, no, failed] = LOOKUPS;
         let word = match found {
-            Ok(true) => "found",
-            Ok(false) => "none",
-            Err(_) => "failed",
+            Ok(true) => yes,
+            Ok(false) => no,
+            Err(_) => failed,
         };
         self.plan_lookups.get_or_create(&[("result", word.into())]).inc();
     }
@@ -246,7 +208,7 @@ impl Metrics {
 
     /// A question to pod-resources.
     pub fn asked_pod_resources(&self, ok: bool) {
-        let word = if ok { "ok" } else { "failed" };
+        let word = LISTS[usize::from(!ok)];
         self.pod_resources.get_or_create(&[("result", word.into())]).inc();
     }
 
@@ -289,6 +251,13 @@ mod tests {
         assert_eq!((helps, types), (13, 13), "{text}");
         for line in [
             r#"stowage_device_plugin_allocations_total{result="planned"} 1"#,
+            // What has not happened yet is told as well.
+            r#"stowage_device_plugin_allocations_total{result="off_plan"} 0"#,
+            r#"stowage_device_plugin_preferred_allocations_total{source="nobody"} 0"#,
+            r#"stowage_device_plugin_plan_lookups_total{result="failed"} 0"#,
+            r#"stowage_device_plugin_pod_resources_lists_total{result="failed"} 0"#,
+            r#"stowage_device_plugin_gpunode_writes_total{result="forbidden"} 0"#,
+            r#"stowage_device_plugin_label_writes_total{result="unreadable"} 0"#,
             r#"stowage_device_plugin_plan_wait_seconds_bucket{le="0.003"} 1"#,
             r#"stowage_device_plugin_registrations_total{resource_name="nvidia.com/gpu",result="ok"} 1"#,
             r#"stowage_device_plugin_kubelet_streams{resource_name="nvidia.com/gpu"} 1"#,
