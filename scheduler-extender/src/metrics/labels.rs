@@ -80,6 +80,42 @@ pub(super) struct EvictionLabel {
     pub(super) result: EvictionResult,
 }
 
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MoveOutcome {
+    /// A pod was found whose move lets another in.
+    Proposed,
+    /// What became of its eviction.
+    Eviction(EvictionResult),
+    /// The other one got its place.
+    Helped,
+    /// It did not.
+    InVain,
+    /// The one that was moved has found no place.
+    Displaced,
+}
+
+words!(MoveOutcome {
+    MoveOutcome::Proposed => "proposed",
+    MoveOutcome::Eviction(EvictionResult::Evicted) => "evicted",
+    MoveOutcome::Eviction(EvictionResult::Gone) => "gone",
+    MoveOutcome::Eviction(EvictionResult::Protected) => "protected",
+    MoveOutcome::Eviction(EvictionResult::Failed) => "failed",
+    MoveOutcome::Helped => "helped",
+    MoveOutcome::InVain => "in_vain",
+    MoveOutcome::Displaced => "displaced",
+});
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MoveLabel {
+    pub(super) outcome: MoveOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReasonLabel {
+    pub(super) reason: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct WriteLabel {
     pub(super) result: &'static str,

@@ -40,7 +40,7 @@ struct Touched<'a> {
 }
 
 /// The cluster as it is while a round goes on.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     scene: &'a Scene<'a>,
     /// The nodes' names, in the snapshot's order.
     names: Vec<&'a Arc<str>>,
@@ -53,9 +53,21 @@ pub(super) struct Table<'a> {
     touched: HashMap<usize, Touched<'a>>,
     /// Whether a pod that is placed anywhere keeps its GPUs to its namespace.
     keeps: bool,
+    /// A node that nobody is placed on.
+    shut: Option<&'a str>,
 }
 
 impl<'a> Table<'a> {
+    /// The cluster without one node.
+    pub(crate) fn without(scene: &'a Scene<'a>, node: &'a str) -> Self {
+        Self { shut: Some(node), ..Self::new(scene) }
+    }
+
+    /// The name of a node that [`choose`](Self::choose) has chosen.
+    pub(crate) fn name(&self, at: usize) -> Option<&'a Arc<str>> {
+        self.names.get(at).copied()
+    }
+
     pub(super) fn new(scene: &'a Scene<'a>) -> Self {
         let mut table = Self {
             scene,
@@ -65,6 +77,7 @@ impl<'a> Table<'a> {
             least: None,
             touched: HashMap::new(),
             keeps: false,
+            shut: None,
         };
         let book = scene.book;
         for (uid, node) in scene.snapshot.assumed.iter() {
@@ -107,7 +120,7 @@ impl<'a> Table<'a> {
     }
 
     /// The best node for a pod, if it fits one.
-    pub(super) fn choose(&mut self, pod: &'a Pod, want: &Want) -> Option<usize> {
+    pub(crate) fn choose(&mut self, pod: &'a Pod, want: &Want) -> Option<usize> {
         let least = self.least.is_some_and(|least| least < pod.priority);
         let passes = [Counted::All, Counted::AtLeast(pod.priority)];
         passes.into_iter().take(if least { 2 } else { 1 }).find_map(|counted| self.best(pod, want, counted))
@@ -139,6 +152,9 @@ impl<'a> Table<'a> {
         let mut untouched: Vec<(usize, &KnownGpus)> = Vec::new();
         for (at, node) in scene.snapshot.nodes().enumerate() {
             let Ok(known) = node.usable(scene.now) else { continue };
+            if self.shut == Some(&*node.name) {
+                continue;
+            }
             let beside = node.nominated.as_ref().map_or(known, |kept| match counted {
                 Counted::All => kept.beside_all(known),
                 Counted::AtLeast(priority) => kept.beside(known, priority),
@@ -235,5 +251,5 @@ impl<'a> Table<'a> {
 
 fn nominee(pod: &Pod, want: Want) -> Nominee {
     let (uid, namespace) = (pod.uid.clone(), pod.namespace.clone());
-    Nominee { uid, priority: pod.priority, namespace, want }
+    Nominee { uid, priority: pod.priority, namespace, want, once_gone: None }
 }

@@ -155,6 +155,8 @@ pub(super) struct Pods {
     lists: u64,
     /// Annotations that were no plan for their pod.
     pub(super) plans_ignored: u64,
+    /// Pods that have waited for GPUs and were bound.
+    pub(super) placements: u64,
 }
 
 impl Pods {
@@ -247,6 +249,7 @@ impl Pods {
         }
         let news = known.is_none_or(|known| known.bare.plan != bare.plan || known.bare.node != bare.node);
         let list = known.map_or(0, |known| known.list);
+        self.placements += u64::from(settled && known.is_some_and(|known| known.waits_for_gpus()));
         let mut nodes: Vec<String> = self.forget(&bare.uid).into_iter().collect();
         let planned = Record::read_plan(&bare, &ask.request).unwrap_or_else(|error| {
             if news {

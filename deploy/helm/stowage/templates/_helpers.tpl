@@ -53,7 +53,7 @@ chart before the files of config.map. What the files of config.name say is not k
 
 {{- /* Whether the extender does anything that it is not asked for: all of it under one Lease. */}}
 {{- define "stowage.ahead" }}
-{{- with .Values.scheduler.extender }}{{ if or .nominate .preemption .drainScaleDowns }}true{{ end }}{{ end }}
+{{- with .Values.scheduler.extender }}{{ if or .nominate .preemption .defrag .drainScaleDowns }}true{{ end }}{{ end }}
 {{- end }}
 
 {{- define "stowage.hasConfigs" }}{{ if or .Values.config.name .Values.config.map }}true{{ end }}{{ end }}
