@@ -1,5 +1,5 @@
 //! What the extender does without being asked, each behind a flag of its own and all of it under one Lease:
-//! nominating ahead, preemption across resource names, scale-downs that drain.
+//! nominating ahead, preemption across resource names, moving pods, scale-downs that drain.
 //!
 //! Behind a Service the same Lease says as well who is asked (`--leader-elect`): what a bind holds is held in memory, so
 //! the verbs of one pod must not be spread over replicas.
@@ -14,11 +14,14 @@ use ops::Fault;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::book::feed::{self, Desk};
+use crate::book::feed::{self, Desk, Keep};
+use crate::defrag::Mover;
+use crate::defrag::pace::Budget;
 use crate::drain::Drainer;
 use crate::lease::{Held, Lease, identity};
 use crate::planner::Planner;
 use crate::preempt::Preemptor;
+use crate::preempt::course::PATIENCE;
 use crate::watch::Feed;
 
 /// How long giving the Lease back may take: it is a favour to the next one, who otherwise waits for it to run out.
@@ -43,6 +46,17 @@ pub struct AheadArgs {
     /// Pods that are evicted by it in an hour, at most.
     #[arg(long, env = "EVICTIONS_PER_HOUR", default_value_t = 60)]
     pub evictions_per_hour: u32,
+    /// Moves one pod where a waiting pod would fit without it and its like fits elsewhere: evicts it, as PodDisruptionBudgets
+    /// and its author allow.
+    #[arg(long, env = "DEFRAG", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub defrag: bool,
+    /// Pods that are moved by it in an hour, at most.
+    #[arg(long, env = "DEFRAG_MOVES_PER_HOUR", default_value_t = 12)]
+    pub defrag_moves_per_hour: u32,
+    /// Pods that are moved by it for each hundred GPU pods that are placed, at most.
+    #[arg(long, env = "DEFRAG_MOVES_PER_100_PLACEMENTS", default_value_t = 5)]
+    pub defrag_moves_per_100_placements: u32,
     /// Keeps controller.kubernetes.io/pod-deletion-cost of ReplicaSets' GPU pods, so that a scale-down takes the pods whose
     /// going frees most.
     #[arg(long, env = "DRAIN_SCALE_DOWNS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
@@ -67,7 +81,7 @@ pub struct AheadArgs {
 impl AheadArgs {
     /// Whether anything is done without being asked.
     pub fn plans(&self) -> bool {
-        self.nominate || self.preemption || self.drain_scale_downs
+        self.nominate || self.preemption || self.defrag || self.drain_scale_downs
     }
 }
 
@@ -116,7 +130,7 @@ impl Ahead {
         held: &Held,
         parts: &mut JoinSet<Result<(), Fault>>,
     ) {
-        let desk = Arc::new(Desk::new(args.nominate));
+        let desk = Arc::new(Desk::new(Keep { settled: args.nominate, movable: args.defrag }));
         parts.spawn(feed::pods(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         parts.spawn(feed::nodes(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         if args.nominate {
@@ -130,8 +144,10 @@ impl Ahead {
             };
             parts.spawn(planner.run().map_err(Fault::software));
         }
-        if args.preemption {
+        if args.preemption || args.defrag {
             parts.spawn(feed::budgets(client.clone(), desk.clone()).map_err(Fault::software));
+        }
+        if args.preemption {
             let preemptor = Preemptor {
                 client: client.clone(),
                 store: feed.store.clone(),
@@ -139,8 +155,24 @@ impl Ahead {
                 held: held.clone(),
                 metrics: feed.metrics.clone(),
                 evictions_per_hour: args.evictions_per_hour,
+                // Where a move is enough, nobody loses its place.
+                patience: if args.defrag { PATIENCE * 4 } else { PATIENCE },
             };
             parts.spawn(preemptor.run().map_err(Fault::software));
+        }
+        if args.defrag {
+            let mover = Mover {
+                client: client.clone(),
+                store: feed.store.clone(),
+                desk: desk.clone(),
+                held: held.clone(),
+                metrics: feed.metrics.clone(),
+                budget: Budget {
+                    per_hour: args.defrag_moves_per_hour,
+                    per_100_placements: args.defrag_moves_per_100_placements,
+                },
+            };
+            parts.spawn(mover.run().map_err(Fault::software));
         }
         if args.drain_scale_downs {
             let drainer = Drainer {

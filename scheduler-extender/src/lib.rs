@@ -21,6 +21,7 @@ pub mod book;
 mod chain;
 pub mod clock;
 mod debug;
+pub mod defrag;
 pub mod drain;
 pub mod health;
 pub mod lease;

@@ -28,6 +28,10 @@ pub const SHARE_WITH_ANNOTATION: &str = "stowage.dev/share-with";
 pub const RESERVE_LABEL: &str = "stowage.dev/reserve-whole-gpus";
 /// Whether a pod may be moved for the sake of others.
 pub const DISRUPTABLE_ANNOTATION: &str = "stowage.dev/disruptable";
+/// cluster-autoscaler's annotation: whether a pod may be evicted.
+pub const SAFE_TO_EVICT_ANNOTATION: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+/// The kubelet's mark on a static pod.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The API group of our own types.
 pub const API_GROUP: &str = "stowage.dev";
 /// The version of our own types.

@@ -1,22 +1,12 @@
-//! Which pods must stay where they are, and why.
-//!
-//! Whoever moves somebody else's pod has to be sure that it comes back. The rules are those of cluster-autoscaler,
-//! and stricter where a GPU pod loses more by a restart.
+//! Which pods must stay where they are, and why: the rules of `stowage_shared::moves::stays`, asked of API objects.
 
 use k8s_openapi::api::core::v1::Volume;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
-use stowage_shared::contract::DISRUPTABLE_ANNOTATION;
+use stowage_shared::moves::stays::{self, Tenant, Ties};
 
 use super::Options;
 use crate::world::{PodFacts, in_tree};
-
-/// cluster-autoscaler's annotation: whether a pod may be evicted.
-const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
-/// The kubelet's mark on a static pod, which no eviction ends.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-/// From here on priorities are those of the system.
-const CRITICAL: i32 = 1_000_000_000;
 
 /// The pod's controller.
 pub fn controller(pod: &PodFacts) -> Option<&OwnerReference> {
@@ -25,58 +15,22 @@ pub fn controller(pod: &PodFacts) -> Option<&OwnerReference> {
 }
 
 /// Why a pod must stay; `None` where it may be moved.
-///
-/// `stowage.dev/disruptable: "true"` is its author's word that a restart elsewhere does no harm: then a Job, a
-/// StatefulSet or local storage are no reason. Budgets and controllers count in any case.
 pub fn why_it_stays(pod: &PodFacts, budgets: &[PodDisruptionBudget], options: &Options) -> Option<String> {
-    let agreed = pod.annotation(DISRUPTABLE_ANNOTATION) == Some("true");
-    let safe = agreed || pod.annotation(SAFE_TO_EVICT) == Some("true");
-    let why = |reason: &str| Some(reason.to_owned());
-    if pod.annotation(DISRUPTABLE_ANNOTATION) == Some("false") {
-        return why("stowage.dev/disruptable is \"false\"");
-    }
-    if pod.annotation(SAFE_TO_EVICT) == Some("false") {
-        return why("cluster-autoscaler.kubernetes.io/safe-to-evict is \"false\"");
-    }
-    if pod.object.metadata.deletion_timestamp.is_some() || pod.phase() != "Running" {
-        return why("it does not run");
-    }
-    if pod.annotation(MIRROR).is_some() {
-        return why("it is a static pod");
-    }
-    if pod.priority() >= CRITICAL {
-        return why("its priority is the system's");
-    }
-    match controller(pod).map(|owner| owner.kind.as_str()) {
-        None => return why("no controller would make it again"),
-        Some("DaemonSet") => return why("a DaemonSet runs it on its node"),
-        Some("StatefulSet") if !agreed && !options.stateful_sets => {
-            return why("it is of a StatefulSet (--stateful-sets)");
-        }
-        Some("Job") if !agreed => return why("it is of a Job, whose work would be lost"),
-        Some(_) => {}
-    }
-    if !pod.is_ours() {
-        return why("another scheduler would place it");
-    }
-    if !pod.policy.as_ref().is_ok_and(|policy| policy.is_default()) {
-        return why("it has placement policies, which the search does not weigh");
-    }
-    if let Some(what) = in_tree::not_looked_at(pod.spec()).first() {
-        return Some(format!("the search does not look at {what}"));
-    }
-    if !safe && pod.spec().volumes.iter().flatten().any(is_local) {
-        return why("it has local storage");
-    }
-    let mut matching = budgets.iter().filter(|budget| covers(budget, pod));
-    match (matching.next(), matching.next()) {
-        (Some(_), Some(_)) => why("several PodDisruptionBudgets cover it, and eviction is refused"),
-        (Some(budget), None) if allowed(budget) < 1 => {
-            let name = budget.metadata.name.as_deref().unwrap_or_default();
-            Some(format!("the PodDisruptionBudget {name} allows no disruption now"))
-        }
-        _ => None,
-    }
+    let local_storage = pod.spec().volumes.iter().flatten().any(is_local);
+    let not_looked_at = in_tree::not_looked_at(pod.spec());
+    let tenant = Tenant {
+        ties: Ties::read(|key| pod.annotation(key), local_storage),
+        runs: pod.object.metadata.deletion_timestamp.is_none() && pod.phase() == "Running",
+        priority: pod.priority(),
+        controller: controller(pod).map(|owner| owner.kind.as_str()),
+        ours: pod.is_ours(),
+        has_policies: !pod.policy.as_ref().is_ok_and(|policy| policy.is_default()),
+        not_looked_at: not_looked_at.first().copied(),
+    };
+    let matching = budgets.iter().filter(|budget| covers(budget, pod));
+    let matching =
+        matching.map(|budget| (budget.metadata.name.as_deref().unwrap_or_default(), allowed(budget)));
+    stays::why_it_stays(&tenant, matching, options.stateful_sets).map(|why| why.to_string())
 }
 
 /// What is gone with the pod. Memory, as for `/dev/shm`, holds nothing that a restart would miss.
@@ -85,8 +39,8 @@ fn is_local(volume: &Volume) -> bool {
     scratch || volume.host_path.is_some()
 }
 
-fn allowed(budget: &PodDisruptionBudget) -> i32 {
-    budget.status.as_ref().map_or(0, |status| status.disruptions_allowed)
+fn allowed(budget: &PodDisruptionBudget) -> i64 {
+    budget.status.as_ref().map_or(0, |status| status.disruptions_allowed.into())
 }
 
 /// Whether a budget is about a pod. No selector selects none, an empty one all of its namespace.
@@ -118,6 +72,7 @@ fn selects(selector: &LabelSelector, pod: &PodFacts) -> bool {
 mod tests {
     use serde_json::{Value, json};
     use stowage_shared::belief::GpuNames;
+    use stowage_shared::contract::SAFE_TO_EVICT_ANNOTATION;
 
     use super::*;
 
@@ -181,7 +136,7 @@ mod tests {
             Some("stowage.dev/disruptable is \"false\""),
         );
         check(
-            annotated(SAFE_TO_EVICT, "false"),
+            annotated(SAFE_TO_EVICT_ANNOTATION, "false"),
             none.clone(),
             Some("cluster-autoscaler.kubernetes.io/safe-to-evict is \"false\""),
         );

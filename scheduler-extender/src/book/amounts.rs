@@ -56,14 +56,15 @@ impl Amounts {
         }
     }
 
-    /// The amounts of all resources but some.
-    pub fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
-        Self(self.0.iter().filter(|(name, _)| !is_left_out(name)).cloned().collect())
-    }
-
     /// Whether so much is left of `all` where `used` is in use.
     pub fn fits(&self, all: &Self, used: &Self) -> bool {
-        self.0.iter().all(|(name, wanted)| all.get(name).saturating_sub(used.get(name)) >= *wanted)
+        self.fits_but(all, used, |_| false)
+    }
+
+    /// The same, whatever there is of the resources that are left out.
+    pub fn fits_but(&self, all: &Self, used: &Self, leave_out: impl Fn(&str) -> bool) -> bool {
+        let fits = |name: &str, wanted| all.get(name).saturating_sub(used.get(name)) >= wanted;
+        self.0.iter().all(|(name, wanted)| leave_out(name) || fits(name, *wanted))
     }
 
     fn at(&self, name: &str) -> Option<usize> {

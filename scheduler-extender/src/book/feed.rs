@@ -26,7 +26,16 @@ const COMPLAINT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 pub struct Desk {
     inner: Mutex<Inner>,
     changed: Notify,
-    keep_settled: bool,
+    keep: Keep,
+}
+
+/// What is kept beside what everybody needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Pods that wait no longer, for somebody who takes notice.
+    pub settled: bool,
+    /// Where bound pods might go as well, for somebody who moves them.
+    pub movable: bool,
 }
 
 /// The book, and what happened since somebody looked.
@@ -41,9 +50,9 @@ pub struct Inner {
 }
 
 impl Desk {
-    /// An empty book; `keep_settled` where somebody takes notice of pods that wait no longer.
-    pub fn new(keep_settled: bool) -> Self {
-        Self { inner: Mutex::default(), changed: Notify::new(), keep_settled }
+    /// An empty book.
+    pub fn new(keep: Keep) -> Self {
+        Self { inner: Mutex::default(), changed: Notify::new(), keep }
     }
 
     /// Opens the book. Never over an `.await`.
@@ -65,9 +74,15 @@ impl Desk {
     fn pod(&self, change: Change<PodObject>) -> Event {
         let (narrow, wide) = split(change, PodObject::narrow);
         self.write(|inner| {
-            let wide = map(wide, |object| Pod::of(object, &mut inner.book.names));
+            let wide = map(wide, |object| {
+                let mut pod = Pod::of(object, &mut inner.book.names);
+                if !self.keep.movable {
+                    pod.forget_where_it_may_go();
+                }
+                pod
+            });
             let settled = inner.book.apply_pod(wide);
-            if self.keep_settled {
+            if self.keep.settled {
                 inner.settled.extend(settled);
                 inner.settled.truncate(SETTLED_MAX);
             }
@@ -122,7 +137,7 @@ pub async fn budgets(client: Client, desk: Arc<Desk>) -> Result<(), WatchEnded> 
             Err(error) if complaint.now() => tracing::warn!(
                 error = chain(&error),
                 "PodDisruptionBudgets cannot be watched, and nobody is evicted until they were listed; is \
-                 deploy/options/preemption.yaml applied?"
+                 deploy/options/preemption.yaml or defrag.yaml applied?"
             ),
             Err(_) => {}
         }

@@ -1,10 +1,9 @@
 //! Pods, nodes and PodDisruptionBudgets, as far as it matters where a pod may go and what it stands for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
 use stowage_shared::contract::{DELETION_COST_ANNOTATION, OUR_DELETION_COST_ANNOTATION};
+use stowage_shared::moves::stays::Ties;
 use stowage_shared::pod::{OwnAnnotations, PodSpec};
 
 use super::amounts::{self, Amounts, Names};
@@ -59,8 +58,10 @@ pub struct Pod {
     pub asks: PodSpec,
     /// What else its annotations say to us.
     pub annotations: OwnAnnotations,
-    /// What it says about its node, while it waits for us.
+    /// What it says about its node, if it is ours.
     pub rules: Arc<Rules>,
+    /// What it says about being moved.
+    pub ties: Ties,
     /// Why it is left to kube-scheduler alone, if it is.
     pub left_alone: Option<LeftAlone>,
     /// Whom it keeps away from its node or zone once it runs.
@@ -110,9 +111,6 @@ pub struct Budget {
     pub allowed: u32,
 }
 
-/// Volumes that hold a pod to no node.
-const FREE_VOLUMES: [&str; 6] = ["configMap", "secret", "emptyDir", "projected", "downwardAPI", "hostPath"];
-
 impl Pod {
     /// Reads a pod.
     pub fn of(object: PodObject, names: &mut Names) -> Self {
@@ -128,6 +126,7 @@ impl Pod {
             amounts::of_pod(&spec.init_containers, &spec.containers, &spec.resources, &spec.overhead, names);
         let mut annotations: OwnAnnotations = metadata.annotations.unwrap_or_default().into_iter().collect();
         let owner = metadata.owner_references.and_then(|owners| owners.into_iter().next());
+        let local_storage = spec.volumes.iter().any(|volume| volume.local);
         Self {
             uid: metadata.uid.unwrap_or_default(),
             name: metadata.name.unwrap_or_default(),
@@ -151,12 +150,21 @@ impl Pod {
             wants,
             left_alone: left_alone(&spec),
             repels: repels(&spec, &namespace),
-            rules: if ours && waits { rules(&spec) } else { Arc::default() },
+            rules: if ours { rules(&spec) } else { Arc::default() },
+            ties: Ties::read(|key| annotations.get(key), local_storage),
             deletion_cost: annotations.take(DELETION_COST_ANNOTATION),
             our_deletion_cost: annotations.take(OUR_DELETION_COST_ANNOTATION),
+            // Placement alone reads them, and only while it waits.
             annotations: if ours && waits { annotations } else { OwnAnnotations::default() },
             node: spec.node_name,
             namespace,
+        }
+    }
+
+    /// Keeps nothing that only matters to whoever moves pods, where nobody does: texts of tens of thousands of pods.
+    pub(super) fn forget_where_it_may_go(&mut self) {
+        if !self.node.is_empty() {
+            self.rules = Arc::default();
         }
     }
 }
@@ -165,9 +173,6 @@ impl Pod {
 fn left_alone(spec: &Spec) -> Option<LeftAlone> {
     let affinity = &spec.affinity;
     let of_pods = [&affinity.pod_affinity, &affinity.pod_anti_affinity];
-    let bound_to_nodes = |volume: &BTreeMap<String, IgnoredAny>| {
-        volume.keys().any(|key| key != "name" && !FREE_VOLUMES.contains(&&**key))
-    };
     let ports = spec.containers.iter().chain(&spec.init_containers).flat_map(|container| &container.ports);
     let reasons = [
         (!affinity.node_affinity.preferred.is_empty(), LeftAlone::PreferredNodes),
@@ -176,7 +181,7 @@ fn left_alone(spec: &Spec) -> Option<LeftAlone> {
             LeftAlone::PodAffinity,
         ),
         (!spec.topology_spread_constraints.is_empty(), LeftAlone::TopologySpread),
-        (spec.volumes.iter().any(bound_to_nodes), LeftAlone::Volumes),
+        (spec.volumes.iter().any(|volume| volume.of_nodes), LeftAlone::Volumes),
         (ports.into_iter().any(|port| port.host_port != 0), LeftAlone::HostPorts),
         (!spec.resource_claims.is_empty(), LeftAlone::ResourceClaims),
         (spec.workload_ref.is_some() || spec.scheduling_group.is_some(), LeftAlone::Group),

@@ -115,6 +115,57 @@ pub(super) struct EvictionLabel {
     pub(super) result: EvictionResult,
 }
 
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MoveOutcome {
+    /// A pod was found whose move lets another in.
+    Proposed,
+    /// What became of its eviction.
+    Eviction(EvictionResult),
+    /// The other one got its place.
+    Helped,
+    /// It did not.
+    InVain,
+    /// The one that was moved has found no place.
+    Displaced,
+}
+
+impl Words for MoveOutcome {
+    const ALL: &'static [Self] = &[
+        Self::Proposed,
+        Self::Eviction(EvictionResult::Evicted),
+        Self::Eviction(EvictionResult::Gone),
+        Self::Eviction(EvictionResult::Protected),
+        Self::Eviction(EvictionResult::Failed),
+        Self::Helped,
+        Self::InVain,
+        Self::Displaced,
+    ];
+}
+
+impl EncodeLabelValue for MoveOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Eviction(result) => return result.encode(encoder),
+            Self::Proposed => "proposed",
+            Self::Helped => "helped",
+            Self::InVain => "in_vain",
+            Self::Displaced => "displaced",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MoveLabel {
+    pub(super) outcome: MoveOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReasonLabel {
+    pub(super) reason: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct WriteLabel {
     result: &'static str,

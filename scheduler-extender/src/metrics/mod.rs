@@ -8,13 +8,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use self::labels::{BindOutcome, EvictionResult, Handshake, Verb};
+pub use self::labels::{BindOutcome, EvictionResult, Handshake, MoveOutcome, Verb};
 
 pub(crate) use self::labels::StateLabel;
 
 use self::labels::{
-    EvictionLabel, HandshakeLabel, KindLabel, OutcomeLabel, RequestLabels, ResultLabel, VerbLabel, Words,
-    WriteLabel,
+    EvictionLabel, HandshakeLabel, KindLabel, MoveLabel, OutcomeLabel, ReasonLabel, RequestLabels,
+    ResultLabel, VerbLabel, Words, WriteLabel,
 };
 use crate::health::Kind;
 use crate::planner::track::Outcome as NominationOutcome;
@@ -43,6 +43,8 @@ pub struct Metrics {
     leader: Gauge,
     nominations: Family<OutcomeLabel, Counter>,
     evictions: Family<EvictionLabel, Counter>,
+    moves: Family<MoveLabel, Counter>,
+    moves_refused: Family<ReasonLabel, Counter>,
     deletion_costs: Family<WriteLabel, Counter>,
 }
 
@@ -65,6 +67,8 @@ impl Metrics {
             leader: Gauge::default(),
             nominations: Family::default(),
             evictions: Family::default(),
+            moves: Family::default(),
+            moves_refused: Family::default(),
             deletion_costs: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("stowage_scheduler_extender");
@@ -124,6 +128,16 @@ impl Metrics {
             metrics.evictions.clone(),
         );
         registry.register(
+            "moves",
+            "Pods moved so that a waiting one fits, by how far that came",
+            metrics.moves.clone(),
+        );
+        registry.register(
+            "moves_refused",
+            "Searches for a pod to move that found none, and those not begun, by why",
+            metrics.moves_refused.clone(),
+        );
+        registry.register(
             "deletion_costs",
             "Writes of deletion costs of ReplicaSets' pods, by result",
             metrics.deletion_costs.clone(),
@@ -156,6 +170,9 @@ impl Metrics {
         for &result in EvictionResult::ALL {
             self.evictions.get_or_create(&EvictionLabel { result }).inc_by(0);
         }
+        for &outcome in MoveOutcome::ALL {
+            self.moves.get_or_create(&MoveLabel { outcome }).inc_by(0);
+        }
         for written in [true, false] {
             self.deletion_costs.get_or_create(&WriteLabel::of(written)).inc_by(0);
         }
@@ -164,6 +181,16 @@ impl Metrics {
     /// It is known what became of an eviction.
     pub fn eviction(&self, result: EvictionResult) {
         self.evictions.get_or_create(&EvictionLabel { result }).inc();
+    }
+
+    /// A move has come so far.
+    pub fn moves(&self, outcome: MoveOutcome) {
+        self.moves.get_or_create(&MoveLabel { outcome }).inc();
+    }
+
+    /// Nobody is moved for a pod that waits, for this reason, a word of a closed set.
+    pub fn move_refused(&self, reason: &'static str) {
+        self.moves_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// A deletion cost was written, or not.

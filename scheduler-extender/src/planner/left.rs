@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::plan::want;
 use super::track::{AGAIN, Expired, NOMINATION_TTL, Outcome};
-use crate::book::amounts::Amounts;
 use crate::book::objects::Pod;
 use crate::book::{Book, Settled};
+use crate::preempt::victims::has_the_rest;
 use crate::state::{Snapshot, State};
 use crate::verbs::{Asker, fits_without};
 
@@ -117,12 +117,13 @@ impl Left {
 /// Whether a pod fits the node that it is nominated to, beside those who are there or nominated there and as important.
 pub fn fits(book: &Book, state: &State, snapshot: &Snapshot, pod: &Pod, now: Instant) -> Fits {
     let (node, Some(want)) = (&*pod.nominated, want(pod, snapshot)) else { return Fits::No };
-    let Some(known) = book.node(node).filter(|known| pod.rules.admit(&known.site)) else { return Fits::No };
+    if !book.node(node).is_some_and(|known| pod.rules.admit(&known.site)) {
+        return Fits::No;
+    }
     let asker = Asker { uid: &pod.uid, namespace: &pod.namespace, priority: pod.priority, want: &want };
     let fits_without = |gone: &BTreeSet<&str>| {
-        let mut used = Amounts::default();
-        book.on_node(node).filter(|user| !gone.contains(&*user.uid)).for_each(|user| used.add(&user.wants));
-        pod.wants.fits(&known.allocatable, &used) && fits_without(state, snapshot, &asker, node, gone, now)
+        has_the_rest(book, snapshot, pod, node, gone)
+            && fits_without(state, snapshot, &asker, node, gone, now)
     };
     if fits_without(&BTreeSet::new()) {
         return Fits::Now;

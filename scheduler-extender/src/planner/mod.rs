@@ -16,7 +16,7 @@
 
 pub mod left;
 pub mod plan;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod track;
@@ -176,8 +176,7 @@ impl Planner {
         };
         if !nominations.is_empty() {
             // From now on, before anybody has told it back, filter keeps their room.
-            self.store
-                .change(|state| nominations.iter().for_each(|it| state.nominate(&it.uid, &it.node, false)))?;
+            self.store.change(|state| nominations.iter().for_each(|it| state.nominate(&it.uid, &it.node)))?;
         }
         let begun = nominations.len();
         for nomination in nominations {

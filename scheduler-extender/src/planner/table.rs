@@ -53,7 +53,7 @@ struct Touched<'a> {
 type Order = Arc<[(Rank, usize)]>;
 
 /// The cluster as it is while a round goes on.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     scene: &'a Scene<'a>,
     /// The nodes' names, in the snapshot's order.
     names: Vec<&'a Arc<str>>,
@@ -67,9 +67,21 @@ pub(super) struct Table<'a> {
     orders: HashMap<(Want, Option<&'a str>, Counted), Order>,
     /// Whether a pod that is placed anywhere keeps its GPUs to its namespace.
     keeps: bool,
+    /// A node that nobody is placed on.
+    shut: Option<&'a str>,
 }
 
 impl<'a> Table<'a> {
+    /// The cluster without one node.
+    pub(crate) fn without(scene: &'a Scene<'a>, node: &'a str) -> Self {
+        Self { shut: Some(node), ..Self::new(scene) }
+    }
+
+    /// The name of a node that [`choose`](Self::choose) has chosen.
+    pub(crate) fn name(&self, at: usize) -> Option<&'a Arc<str>> {
+        self.names.get(at).copied()
+    }
+
     pub(super) fn new(scene: &'a Scene<'a>) -> Self {
         let mut table = Self {
             scene,
@@ -80,6 +92,7 @@ impl<'a> Table<'a> {
             touched: HashMap::new(),
             orders: HashMap::new(),
             keeps: false,
+            shut: None,
         };
         let book = scene.book;
         for (uid, node) in scene.snapshot.assumed.iter() {
@@ -121,7 +134,7 @@ impl<'a> Table<'a> {
     }
 
     /// The best node for a pod, if it fits one.
-    pub(super) fn choose(&mut self, pod: &'a Pod, want: &Want) -> Option<usize> {
+    pub(crate) fn choose(&mut self, pod: &'a Pod, want: &Want) -> Option<usize> {
         let least = self.least.is_some_and(|least| least < pod.priority);
         let passes = [Counted::All, Counted::AtLeast(pod.priority)];
         passes.into_iter().take(if least { 2 } else { 1 }).find_map(|counted| self.best(pod, want, counted))
@@ -155,7 +168,7 @@ impl<'a> Table<'a> {
         }
         let scene = self.scene;
         let usable = scene.snapshot.nodes().enumerate().filter_map(|(at, node)| {
-            let known = node.usable(scene.now).ok()?;
+            let known = node.usable(scene.now).ok().filter(|_| self.shut != Some(&*node.name))?;
             Some((at, counted.beside(node, known)))
         });
         let (places, nodes): (Vec<usize>, Vec<&KnownGpus>) = usable.unzip();
@@ -257,5 +270,5 @@ impl<'a> Table<'a> {
 
 fn nominee(pod: &Pod, want: Want) -> Nominee {
     let (uid, namespace) = (pod.uid.clone(), pod.namespace.clone());
-    Nominee { uid, priority: pod.priority, namespace, want }
+    Nominee { uid, priority: pod.priority, namespace, want, once_gone: None }
 }

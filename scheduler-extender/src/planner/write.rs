@@ -7,6 +7,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::binding::post::{PostError, pods};
+use crate::book::feed::Desk;
+use crate::preempt::course::Making;
 
 /// How long a write may take: well below what is left of a Lease when its holder must end.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,6 +34,22 @@ pub struct Target<'a> {
 /// [`PostError`]: 409 where the pod has changed since it was looked at, or is another; 422 where it is bound.
 pub async fn nominate(client: &Client, pod: Target<'_>, node: Option<&str>) -> Result<(), PostError> {
     patch(client, pod, Some("status"), json!({ "status": { "nominatedNodeName": node } })).await
+}
+
+/// Nominates the pod that room is made for, if nobody else has; whether it succeeds is not waited for, since filter keeps
+/// the room.
+pub(crate) async fn nominate_for(client: &Client, desk: &Desk, making: &Making) {
+    let resource_version = {
+        let desk = desk.open();
+        let pod = desk.book.pod(&making.uid).filter(|pod| pod.nominated.is_empty() && pod.node.is_empty());
+        pod.map(|pod| pod.resource_version.clone())
+    };
+    let Some(resource_version) = resource_version else { return };
+    let (namespace, name, uid) = (&*making.namespace, &*making.name, &*making.uid);
+    let target = Target { namespace, name, uid, resource_version: &resource_version };
+    if let Err(error) = nominate(client, target, Some(&making.node)).await {
+        tracing::debug!(pod.namespace = namespace, pod.name = name, %error, "Pod not nominated.");
+    }
 }
 
 /// Changes a pod, or its status, if it is as it was looked at.

@@ -10,7 +10,7 @@ use crate::planner::plan::may_be_nominated;
 
 /// How long a pod has been unschedulable before room is made: what kube-scheduler does itself comes first, as does a
 /// node that is just starting.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long until the same pod is looked at again.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long room is kept once it was made, and how long making it may take beyond the victims' own grace.
@@ -51,13 +51,38 @@ pub enum Next {
     /// Everybody is gone: nominate the pod, in case it is not any more.
     Nominate(Box<Making>),
     /// It is over for this pod: nothing is kept for it.
-    End(String),
+    End(Ended),
+}
+
+/// Room is made no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The UID of the pod that it was made for.
+    pub uid: String,
+    /// What became of it.
+    pub how: How,
+}
+
+/// What became of a pod that room was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is bound to that node.
+    There,
+    /// It is bound to another.
+    Elsewhere,
+    /// It is gone, or ends.
+    Gone,
+    /// It still waits, and its time is over.
+    InVain,
+    /// Whoever made room was stopped.
+    Stopped,
 }
 
 /// What goes on.
 #[derive(Debug)]
 pub struct Course {
     per_hour: usize,
+    patience: Duration,
     making: Option<Making>,
     /// Since when pods are unschedulable, by UID.
     since: HashMap<String, Instant>,
@@ -68,10 +93,11 @@ pub struct Course {
 }
 
 impl Course {
-    /// With so many evictions an hour at most.
-    pub fn new(per_hour: u32) -> Self {
+    /// With so many evictions an hour at most, for pods that have waited for so long.
+    pub fn new(per_hour: u32, patience: Duration) -> Self {
         Self {
             per_hour: usize::try_from(per_hour).unwrap_or(usize::MAX),
+            patience,
             making: None,
             since: HashMap::new(),
             looked: BTreeMap::new(),
@@ -86,9 +112,14 @@ impl Course {
             return self.pick(book, now);
         }
         let Some(making) = &mut self.making else { return Next::Nothing };
-        let waits = book.pod(&making.uid).is_some_and(|pod| pod.node.is_empty() && !pod.deleting);
-        if !waits || now >= making.until {
-            return self.stop();
+        let over = match book.pod(&making.uid) {
+            Some(pod) if !pod.node.is_empty() && pod.node == making.node => Some(How::There),
+            Some(pod) if !pod.node.is_empty() => Some(How::Elsewhere),
+            Some(pod) if !pod.deleting => (now >= making.until).then_some(How::InVain),
+            Some(_) | None => Some(How::Gone),
+        };
+        if let Some(how) = over {
+            return self.end(how);
         }
         if let Some(victim) = making.left.last().cloned() {
             return Next::Evict(Box::new(making.clone()), victim);
@@ -119,7 +150,9 @@ impl Course {
             return Next::Nothing;
         }
         let long = |pod: &Pod| {
-            self.since.get(&pod.uid).is_some_and(|since| now.saturating_duration_since(*since) >= PATIENCE)
+            self.since
+                .get(&pod.uid)
+                .is_some_and(|since| now.saturating_duration_since(*since) >= self.patience)
         };
         let found = book.waiting(None).map(|(_, pod)| pod).find(|pod| {
             pod.preempts
@@ -162,6 +195,10 @@ impl Course {
 
     /// No more room is made.
     pub fn stop(&mut self) -> Next {
-        self.making.take().map_or(Next::Nothing, |making| Next::End(making.uid))
+        self.end(How::Stopped)
+    }
+
+    fn end(&mut self, how: How) -> Next {
+        self.making.take().map_or(Next::Nothing, |making| Next::End(Ended { uid: making.uid, how }))
     }
 }

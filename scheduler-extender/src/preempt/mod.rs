@@ -10,9 +10,9 @@
 //! is kept for it.
 
 pub mod course;
-mod evict;
+pub(crate) mod evict;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod victims;
 
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use self::course::{Course, Making, Next};
+use self::course::{Course, Ended, Making, Next};
 use self::evict::Evicted;
-pub use self::evict::PREEMPTED;
+pub use self::evict::Reason;
 use self::victims::{Price, Victim, pain, price};
 use crate::book::feed::Desk;
 use crate::book::objects::Pod;
 use crate::lease::Held;
-use crate::metrics::{EvictionResult, Metrics};
+use crate::metrics::Metrics;
 use crate::planner::plan::want;
-use crate::planner::write::{self, Target};
+use crate::planner::write;
 use crate::state::{Broken, Store};
 use crate::verbs::Asker;
 
@@ -54,6 +54,8 @@ pub struct Preemptor {
     pub metrics: Arc<Metrics>,
     /// Pods that are evicted in an hour, at most.
     pub evictions_per_hour: u32,
+    /// How long a pod has been unschedulable before room is made for it.
+    pub patience: Duration,
 }
 
 impl Preemptor {
@@ -62,7 +64,7 @@ impl Preemptor {
     /// # Errors
     /// [`Broken`].
     pub async fn run(self) -> Result<(), Broken> {
-        let mut course = Course::new(self.evictions_per_hour);
+        let mut course = Course::new(self.evictions_per_hour, self.patience);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -76,8 +78,8 @@ impl Preemptor {
                 Next::Nothing => {}
                 Next::LookFor(pod) => self.look_for(&mut course, &pod).await?,
                 Next::Evict(making, victim) => self.evict(&mut course, &making, &victim).await?,
-                Next::Nominate(making) => self.nominate(&making).await,
-                Next::End(uid) => self.store.change(|state| state.unnominate(&uid))?,
+                Next::Nominate(making) => write::nominate_for(&self.client, &self.desk, &making).await,
+                Next::End(Ended { uid, .. }) => self.store.change(|state| state.unnominate(&uid))?,
             }
         }
     }
@@ -112,6 +114,13 @@ impl Preemptor {
         let best = offers.into_iter().min_by(|(one, a), (two, b)| (pain(a), one).cmp(&(pain(b), two)));
         let Some((node, victims)) = best else { return Ok(()) };
         let Some(making) = course.begin(pod, &node, victims, Instant::now()) else { return Ok(()) };
+        // Whatever the API server has, filter keeps the room from now on.
+        let to_go = making.victims.iter().map(|victim| victim.uid.clone()).collect();
+        if !self.store.change(|state| state.make_room(&pod.uid, &node, to_go))? {
+            // Somebody else does, or it is bound.
+            course.stop();
+            return Ok(());
+        }
         tracing::info!(
             pod.namespace = pod.namespace,
             pod.name = pod.name,
@@ -119,9 +128,7 @@ impl Preemptor {
             victims = making.victims.len(),
             "Room is made for a pod."
         );
-        // Whatever the API server has, filter keeps the room from now on.
-        self.store.change(|state| state.nominate(&pod.uid, &node, true))?;
-        self.nominate(&making).await;
+        write::nominate_for(&self.client, &self.desk, &making).await;
         Ok(())
     }
 
@@ -131,13 +138,7 @@ impl Preemptor {
         } else {
             Evicted::Failed("the Lease is lost".into())
         };
-        let result = match &evicted {
-            Evicted::Done => EvictionResult::Evicted,
-            Evicted::Gone => EvictionResult::Gone,
-            Evicted::Protected => EvictionResult::Protected,
-            Evicted::Failed(_) => EvictionResult::Failed,
-        };
-        self.metrics.eviction(result);
+        self.metrics.eviction(evicted.result());
         let (pod, node) = (&making.name, &making.node);
         match evicted {
             Evicted::Done => {
@@ -148,7 +149,11 @@ impl Preemptor {
                     preemptor = pod,
                     "Pod evicted."
                 );
-                evict::tell(&self.client, making, victim).await;
+                let note = format!(
+                    "Preempted by pod {} on node {}: its devices of another resource name were in the way",
+                    making.uid, making.node
+                );
+                evict::tell(&self.client, Reason::Preempted, victim.into(), making.into(), note).await;
                 course.evicted(&victim.uid);
             }
             Evicted::Gone => course.evicted(&victim.uid),
@@ -161,29 +166,11 @@ impl Preemptor {
                     result = ?evicted,
                     "A pod is not evicted, and no more room is made on this node."
                 );
-                if let Next::End(uid) = course.stop() {
+                if let Next::End(Ended { uid, .. }) = course.stop() {
                     self.store.change(|state| state.unnominate(&uid))?;
                 }
             }
         }
         Ok(())
-    }
-
-    /// Nominates the pod, if nobody else has; whether it succeeds is not waited for, since filter keeps the room.
-    async fn nominate(&self, making: &Making) {
-        let target = {
-            let desk = self.desk.open();
-            let pod =
-                desk.book.pod(&making.uid).filter(|pod| pod.nominated.is_empty() && pod.node.is_empty());
-            pod.map(|pod| {
-                (pod.namespace.clone(), pod.name.clone(), pod.uid.clone(), pod.resource_version.clone())
-            })
-        };
-        let Some((namespace, name, uid, resource_version)) = target else { return };
-        let target =
-            Target { namespace: &namespace, name: &name, uid: &uid, resource_version: &resource_version };
-        if let Err(error) = write::nominate(&self.client, target, Some(&making.node)).await {
-            tracing::debug!(pod.namespace = namespace, pod.name = name, %error, "Pod not nominated.");
-        }
     }
 }

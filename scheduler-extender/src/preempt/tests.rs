@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stowage_shared::gpu_node::{GpuStatus, OfferStatus, SliceStatus};
 
-use super::course::{Course, Next};
+use super::course::{Course, Ended, How, Next, PATIENCE};
 use super::victims::{Price, Victim, pain, price};
 use super::*;
 use crate::book::objects::Budget;
@@ -16,7 +16,7 @@ use crate::state::{Choice, Snapshot};
 use crate::synthetic::{self, SLICE, gpu_node_name};
 use crate::verbs::fits_without;
 
-const THREE: &str = "nvidia.com/mig-3g.20gb";
+pub(crate) const THREE: &str = "nvidia.com/mig-3g.20gb";
 
 /// A GPU that may be cut into seven 1g slices or two 3g slices.
 fn gpu(node: &str, index: u32) -> GpuStatus {
@@ -41,7 +41,7 @@ fn gpu(node: &str, index: u32) -> GpuStatus {
 }
 
 /// Nodes with one such GPU each.
-fn cluster(nodes: usize) -> Cluster {
+pub(crate) fn cluster(nodes: usize) -> Cluster {
     let mut cluster = Cluster::of(nodes);
     for name in (0..nodes).map(gpu_node_name) {
         let status = synthetic::status(&name, Vec::new(), cluster.now);
@@ -74,7 +74,7 @@ fn run(cluster: &mut Cluster, name: &str, resource: &str, priority: i32, node: &
     cluster.tell(&pod);
 }
 
-fn unschedulable(name: &str, resource: &str, priority: i32, more: &Value) -> Value {
+pub(crate) fn unschedulable(name: &str, resource: &str, priority: i32, more: &Value) -> Value {
     let mut pod = asks(name, resource, 1, more);
     pod["spec"]["priority"] = priority.into();
     pod["status"]["conditions"] =
@@ -82,7 +82,7 @@ fn unschedulable(name: &str, resource: &str, priority: i32, more: &Value) -> Val
     pod
 }
 
-fn snapshot(cluster: &mut Cluster) -> Snapshot {
+pub(crate) fn snapshot(cluster: &mut Cluster) -> Snapshot {
     cluster.state.touch_any();
     cluster.book.refresh();
     cluster.state.snapshot().unwrap()
@@ -101,7 +101,7 @@ fn asked(cluster: &mut Cluster, pod: &Value, node: &str) -> Option<Vec<String>> 
     })
 }
 
-fn protect(cluster: &mut Cluster, name: &str, allowed: u32) {
+pub(crate) fn protect(cluster: &mut Cluster, name: &str, allowed: u32) {
     let budget = json!({
         "metadata": { "name": name, "namespace": "ns" },
         "spec": { "selector": { "matchLabels": { "name": name } } },
@@ -154,6 +154,21 @@ fn a_count_that_who_is_in_the_way_has_lowered_keeps_nobody_from_making_room() {
             "{cpu} cpu, {threes} of {THREE}"
         );
     }
+}
+
+#[test]
+fn slices_that_the_kubelet_counts_none_of_while_others_are_in_their_place_are_room_all_the_same() {
+    let mut cluster = cluster(1);
+    let node = gpu_node_name(0);
+    for name in ["a", "b", "c", "d"] {
+        run(&mut cluster, name, SLICE, 0, &node);
+    }
+    // Built on demand: what cannot be built now is unhealthy, so it is not allocatable.
+    let site = json!({ "metadata": { "name": node }, "spec": {},
+        "status": { "allocatable": { "cpu": "16", "pods": "20", SLICE: "7", THREE: "0" } } });
+    cluster.book.apply_node(Change::Applied(crate::book::tests::node(site)));
+    let victims = asked(&mut cluster, &unschedulable("p", THREE, 1, &json!({})), &node);
+    assert!(victims.is_some_and(|victims| !victims.is_empty()));
 }
 
 #[test]
@@ -227,6 +242,10 @@ fn victim(uid: &str) -> Victim {
     Victim { uid: uid.into(), namespace: "ns".into(), name: uid.into(), priority: 0, created: 0 }
 }
 
+fn ended(uid: &str, how: How) -> Next {
+    Next::End(Ended { uid: uid.into(), how })
+}
+
 #[test]
 fn room_is_made_for_one_pod_at_a_time_and_kept_until_it_is_bound() {
     let mut cluster = cluster(1);
@@ -238,7 +257,7 @@ fn room_is_made_for_one_pod_at_a_time_and_kept_until_it_is_bound() {
     cluster.tell(&unschedulable("q", THREE, 4, &json!({})));
     let start = cluster.now.monotonic;
     let after = |seconds| start + Duration::from_secs(seconds);
-    let mut course = Course::new(10);
+    let mut course = Course::new(10, PATIENCE);
     assert_eq!(course.next(&cluster.book, start), Next::Nothing, "kube-scheduler has its turn first");
     let Next::LookFor(found) = course.next(&cluster.book, after(5)) else { panic!() };
     assert_eq!(found.uid, "p", "the most important first");
@@ -252,7 +271,7 @@ fn room_is_made_for_one_pod_at_a_time_and_kept_until_it_is_bound() {
     let mut bound = pod;
     bound["spec"]["nodeName"] = (*node).into();
     cluster.tell(&bound);
-    assert_eq!(course.next(&cluster.book, after(10)), Next::End("p".into()));
+    assert_eq!(course.next(&cluster.book, after(10)), ended("p", How::There));
     let Next::LookFor(next) = course.next(&cluster.book, after(11)) else { panic!() };
     assert_eq!(next.uid, "q");
     assert_eq!(course.next(&cluster.book, after(12)), Next::Nothing, "it was looked at a second ago");
@@ -263,12 +282,12 @@ fn room_that_nobody_takes_is_not_kept_for_ever() {
     let mut cluster = cluster(1);
     let pod = cluster.tell(&unschedulable("p", THREE, 5, &json!({})));
     let start = cluster.now.monotonic;
-    let mut course = Course::new(1);
+    let mut course = Course::new(1, PATIENCE);
     course.begin(&pod, "gpu-node-0", vec![victim("a")], start).unwrap();
     course.evicted("a");
     assert!(matches!(course.next(&cluster.book, start), Next::Nominate(_)));
     assert_eq!(course.next(&cluster.book, start + Duration::from_secs(59)), Next::Nothing);
-    assert_eq!(course.next(&cluster.book, start + Duration::from_secs(60)), Next::End("p".into()));
+    assert_eq!(course.next(&cluster.book, start + Duration::from_secs(60)), ended("p", How::InVain));
     assert_eq!(course.begin(&pod, "gpu-node-0", vec![victim("b")], start), None, "one an hour");
 }
 
@@ -282,7 +301,7 @@ fn who_may_not_preempt_does_not() {
         let mut cluster = cluster(1);
         cluster.tell(&unschedulable("p", THREE, 5, &more));
         let start = cluster.now.monotonic;
-        let mut course = Course::new(1);
+        let mut course = Course::new(1, PATIENCE);
         course.next(&cluster.book, start);
         assert_eq!(course.next(&cluster.book, start + Duration::from_secs(9)), Next::Nothing, "{more}");
     }

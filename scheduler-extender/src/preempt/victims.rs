@@ -47,7 +47,7 @@ pub fn price(
     node: &str,
     now: Instant,
 ) -> Option<Price> {
-    let known = book.node(node).filter(|known| pod.rules.admit(&known.site))?;
+    book.node(node).filter(|known| pod.rules.admit(&known.site))?;
     // Those who use GPUs: where only cpu or memory is short, kube-scheduler's own preemption helps.
     let users = state.users(node).filter(|(_, priority)| *priority < pod.priority);
     let mut lower: Vec<&Pod> =
@@ -56,13 +56,8 @@ pub fn price(
     lower.sort_by(|one, two| {
         (Reverse(one.priority), one.created, &one.uid).cmp(&(Reverse(two.priority), two.created, &two.uid))
     });
-    // The kubelet's count of a GPU's devices is of what is possible now, so whoever is in the way has lowered it, and it rises
-    // once they are gone. Of those resources only the placement can tell.
-    let beside_gpus = pod.wants.without(|name| snapshot.names.is_gpu(name));
     let fits = |gone: &BTreeSet<&str>| {
-        let mut used = Amounts::default();
-        book.on_node(node).filter(|user| !gone.contains(&*user.uid)).for_each(|user| used.add(&user.wants));
-        beside_gpus.fits(&known.allocatable, &used) && fits_without(state, snapshot, asker, node, gone, now)
+        has_the_rest(book, snapshot, pod, node, gone) && fits_without(state, snapshot, asker, node, gone, now)
     };
     if fits(&BTreeSet::new()) {
         return Some(Price::Free);
@@ -84,7 +79,19 @@ pub fn price(
     budgets_allow(book, &victims).then(|| Price::Victims(victims.into_iter().map(victim).collect()))
 }
 
-fn victim(pod: &Pod) -> Victim {
+/// Whether a node has the cpu, memory and the like for a pod once others are gone.
+///
+/// Not GPUs: what the kubelet counts of them now says nothing of what there is then. Of slices that are built on demand it
+/// counts none while others are in their place.
+pub fn has_the_rest(book: &Book, snapshot: &Snapshot, pod: &Pod, node: &str, gone: &BTreeSet<&str>) -> bool {
+    let Some(known) = book.node(node) else { return false };
+    let mut used = Amounts::default();
+    book.on_node(node).filter(|user| !gone.contains(&*user.uid)).for_each(|user| used.add(&user.wants));
+    pod.wants.fits_but(&known.allocatable, &used, |name| snapshot.names.is_gpu(name))
+}
+
+/// A pod that is to go.
+pub fn victim(pod: &Pod) -> Victim {
     Victim {
         uid: pod.uid.clone(),
         namespace: pod.namespace.clone(),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use stowage_shared::contract::PLAN_ANNOTATION;
+use stowage_shared::contract::{
+    DISRUPTABLE_ANNOTATION, MIRROR_ANNOTATION, PLAN_ANNOTATION, SAFE_TO_EVICT_ANNOTATION,
+};
 use stowage_shared::gpu_node::GpuNodeStatus;
 use stowage_shared::host::Host;
 use stowage_shared::pod::{Container, OwnAnnotations, PodSpec, PodStatus, Resources};
@@ -93,6 +95,10 @@ impl Pod {
         status: &PodStatus,
     ) -> Self {
         let PodId { uid, namespace, name } = id;
+        // Whether it may be moved is no matter of placement, and is not worth a text a pod.
+        for key in [DISRUPTABLE_ANNOTATION, SAFE_TO_EVICT_ANNOTATION, MIRROR_ANNOTATION] {
+            annotations.take(key);
+        }
         Self {
             uid,
             namespace,

@@ -31,6 +31,8 @@ pub struct Nominee {
     pub namespace: String,
     /// What it wants of a node.
     pub want: Want,
+    /// The node once those are gone who make room for it; `None` where nobody has to go.
+    pub once_gone: Option<Arc<Occupied>>,
 }
 
 /// The pods for which one node keeps room, the most important first.
@@ -53,8 +55,16 @@ pub enum Room<'a> {
 
 impl Nominee {
     /// Counts what it wants as in use; `false` where it does not fit, and nothing changes.
+    ///
+    /// While others are still to go for it, it gets what it will have then: so nobody takes the part that is free already.
     pub fn settle(&self, room: &mut Occupied, mix: &Mix) -> bool {
-        room.take(&self.want, &self.namespace, mix).is_some()
+        if room.take(&self.want, &self.namespace, mix).is_some() {
+            return true;
+        }
+        let Some(once_gone) = &self.once_gone else { return false };
+        let Ok(placement) = once_gone.place(&self.want, &self.namespace, mix) else { return false };
+        room.settle(&placement, &self.want, &self.namespace);
+        true
     }
 }
 
@@ -134,6 +144,8 @@ struct Ours {
     node: Arc<str>,
     /// Ends when the watch tells it back: from then on what the API server has counts.
     until_told: bool,
+    /// The UIDs of those who have to go for it.
+    to_go: BTreeSet<String>,
 }
 
 impl Nominations {
@@ -150,19 +162,32 @@ impl Nominations {
 }
 
 impl State {
-    /// Keeps room on a node for a waiting pod from now on, until the watch shows its nomination. `keep_up` keeps it
-    /// beyond that, until [`unnominate`](Self::unnominate): for room that is only being made.
+    /// Keeps room on a node for a waiting pod from now on, until the watch shows its nomination.
     ///
     /// What ends it otherwise: the pod is bound, has ended or is gone.
-    pub fn nominate(&mut self, uid: &str, node: &str, keep_up: bool) {
+    pub fn nominate(&mut self, uid: &str, node: &str) {
+        self.keep(uid, node, true, BTreeSet::new());
+    }
+
+    /// The same for room that is only being made, by those who are `to_go`: it is kept until
+    /// [`unnominate`](Self::unnominate). `false` where somebody makes room for the pod already.
+    pub fn make_room(&mut self, uid: &str, node: &str, to_go: BTreeSet<String>) -> bool {
+        if self.nominations.by_uid.get(uid).is_some_and(|ours| !ours.until_told) {
+            return false;
+        }
+        self.keep(uid, node, false, to_go)
+    }
+
+    fn keep(&mut self, uid: &str, node: &str, until_told: bool, to_go: BTreeSet<String>) -> bool {
         self.unnominate(uid);
         if self.pods.get(uid).is_none_or(|record| !record.bare.node.is_empty()) {
-            return;
+            return false;
         }
         let node: Arc<str> = node.into();
         self.nominations.by_node.entry(node.clone()).or_default().insert(uid.to_owned());
         self.touch(&node);
-        self.nominations.by_uid.insert(uid.to_owned(), Ours { node, until_told: !keep_up });
+        self.nominations.by_uid.insert(uid.to_owned(), Ours { node, until_told, to_go });
+        true
     }
 
     /// The node on which we keep room for a pod, if the watch has not told it back.
@@ -225,6 +250,7 @@ impl State {
                     priority: record.bare.priority,
                     namespace: record.bare.namespace.clone(),
                     want: record.want()?,
+                    once_gone: self.once_gone(&record.bare.uid, node),
                 })
             })
             .collect();
@@ -232,5 +258,14 @@ impl State {
             return None;
         }
         Some(Arc::new(Nominated::of(nominees, known, &self.mix, &mut self.classes)))
+    }
+
+    /// A node without those who make room there for a pod. A pod may be gone before its GpuNode says so.
+    fn once_gone(&self, uid: &str, node: &str) -> Option<Arc<Occupied>> {
+        let ours = self.nominations.by_uid.get(uid).filter(|ours| !ours.to_go.is_empty())?;
+        let gone: BTreeSet<&str> = ours.to_go.iter().map(String::as_str).collect();
+        let (name, known) = self.nodes.get_key_value(node)?;
+        let (content, _) = self.believable(name, known).ok()??;
+        Some(Arc::new(self.in_use(name, content, &gone)))
     }
 }

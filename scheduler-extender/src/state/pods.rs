@@ -163,6 +163,8 @@ pub(super) struct Pods {
     pub(super) plans_ignored: u64,
     /// How many pods that ask for GPUs have come or gone since somebody set this back.
     pub(super) changes: usize,
+    /// Pods that have waited for GPUs and were bound.
+    pub(super) placements: u64,
 }
 
 impl Pods {
@@ -264,6 +266,7 @@ impl Pods {
         }
         let news = known.is_none_or(|known| known.bare.plan != bare.plan || known.bare.node != bare.node);
         let list = known.map_or(0, |known| known.list);
+        self.placements += u64::from(settled && known.is_some_and(|known| known.waits_for_gpus()));
         let is_new = known.is_none();
         let mut nodes: Vec<String> = self.remove(&bare.uid).into_iter().collect();
         let planned = Record::read_plan(&bare, &ask.request).unwrap_or_else(|error| {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use stowage_shared::belief::{NodeFacts, Published, believe};
 use stowage_shared::host::Host;
 use stowage_shared::pack::{Mix, Stands};
-use stowage_shared::policy::Occupied;
+use stowage_shared::policy::{Occupied, Want};
 use stowage_shared::reckon::{Held, NodePod, Seat, reckon_seats};
 use stowage_shared::resource::ResourceName;
 
@@ -118,13 +118,23 @@ impl State {
         }
     }
 
+    /// What a pod that uses GPUs or waits for them wants of a node; `None` where that is not known.
+    pub fn want_of(&self, uid: &str) -> Option<Want> {
+        self.pods.get(uid)?.want()
+    }
+
+    /// How many pods have waited for GPUs here and were bound.
+    pub fn placements(&self) -> u64 {
+        self.pods.placements
+    }
+
     /// The pods that hold GPUs of a node or will, with their priorities.
     pub fn users(&self, node: &str) -> impl Iterator<Item = (&event::Pod, i32)> {
         self.pods.on_node(node).map(|record| (&record.bare, record.bare.priority))
     }
 
     /// What of a node's GPUs is in use, promised or held; pods that are `gone` do not count.
-    fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Occupied {
+    pub(super) fn in_use(&self, name: &str, content: &Content, gone: &BTreeSet<&str>) -> Occupied {
         self.in_use_by(name, content, gone, &mut |_| ())
     }
 

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 pub use self::filter::filter;
 pub use self::memo::{Judgement, Memo};
-pub use self::preempt::{Asker, fits_without, preempt};
+pub use self::preempt::{Asker, fits_without, preempt, room_without};
 pub use self::prioritize::{SCORE_MAX, prioritize};
 
 use crate::state::Store;

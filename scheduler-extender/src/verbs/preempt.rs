@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use stowage_shared::policy::Want;
+use stowage_shared::policy::{Occupied, Want};
 
 use crate::state::{Broken, Snapshot, State, Store};
 use crate::wire::{Candidates, MetaVictim, Pod, Victims};
@@ -65,12 +65,26 @@ pub fn fits_without(
     gone: &BTreeSet<&str>,
     now: Instant,
 ) -> bool {
-    let Ok(mut room) = state.without(node, gone, now) else { return false };
+    room_without(state, snapshot, asker, node, gone, now)
+        .is_some_and(|room| room.place(asker.want, asker.namespace, &snapshot.mix).is_ok())
+}
+
+/// What of a node is in use once some pods are gone, with what is kept for others that are as important as who asks;
+/// `None` where that is not known.
+pub fn room_without(
+    state: &State,
+    snapshot: &Snapshot,
+    asker: &Asker<'_>,
+    node: &str,
+    gone: &BTreeSet<&str>,
+    now: Instant,
+) -> Option<Occupied> {
+    let mut room = state.without(node, gone, now).ok()?;
     let kept = snapshot.node(node).and_then(|view| view.nominated.as_ref());
     for nominee in kept.into_iter().flat_map(|kept| kept.nominees()) {
         if nominee.uid != asker.uid && nominee.priority >= asker.priority {
             nominee.settle(&mut room, &snapshot.mix);
         }
     }
-    room.place(asker.want, asker.namespace, &snapshot.mix).is_ok()
+    Some(room)
 }

@@ -143,7 +143,7 @@ fn a_pod_whose_place_was_chosen_ahead_gets_that_node_alone_until_the_nomination_
     let uid = "6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11";
     let pod = synthetic::pod("llama-7f9c-x2x4z", uid, WHOLE, 4);
     state.apply(Event::Pod(Change::Applied(pod.clone())), now);
-    state.nominate(uid, "gpu-node-1", false);
+    state.nominate(uid, "gpu-node-1");
     let store = Arc::new(Store::new(state));
     let verbs = Verbs::new(store.clone());
     let all = ["gpu-node-0", "gpu-node-1", "gpu-node-2"];

@@ -205,6 +205,67 @@ async fn room_is_made_for_a_more_important_pod_and_a_budget_is_kept() {
     assert_eq!((&told["regarding"]["name"], &told["related"]["name"]), (&json!("victim"), &json!("p")));
 }
 
+fn own(api: &ApiServer, name: &str) {
+    let own = |object: &mut Value| {
+        object["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true }]);
+    };
+    api.store().modify(&PODS, "default", name, Part::Main, own).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_has_another_place_is_moved_so_that_one_that_waits_fits() {
+    let api = cluster().await;
+    let extender = Extender::ready_with(&api, &["--defrag"]).await;
+    run(&api, &extender, "in-the-way", 1, "a").await;
+    run(&api, &extender, "firm", 2, "b").await;
+    own(&api, "in-the-way");
+    create_unschedulable(&api, "p", 4, 5);
+    eventually("the pod in the way is evicted", || async {
+        !pod(&api, "in-the-way")["metadata"]["deletionTimestamp"].is_null()
+    })
+    .await;
+    assert!(pod(&api, "firm")["metadata"]["deletionTimestamp"].is_null());
+    eventually("the pod that waits is nominated", || async { nominated(&api, "p") == "a" }).await;
+    // Its replacement goes elsewhere, although three GPUs of that node are free already.
+    assert_eq!(filter(&extender, "other", 1, &["a", "b"]).await, json!(["b"]));
+    let gone = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    api.store().delete(&PODS, "default", "in-the-way", &gone).unwrap();
+    let uid = pod(&api, "p")["metadata"]["uid"].as_str().unwrap().to_owned();
+    eventually("it fits", || async { filter(&extender, &uid, 4, &["a"]).await == json!(["a"]) }).await;
+    assert_eq!(extender.bind("p", &uid, "a").await, "");
+    eventually("it is counted as a help", || async {
+        let metrics = extender.get("/metrics").await.1;
+        ["proposed", "evicted", "helped"].iter().all(|outcome| {
+            metrics.contains(&format!(r#"stowage_scheduler_extender_moves_total{{outcome="{outcome}"}} 1"#))
+        })
+    })
+    .await;
+    let events = api.store().list(&NEW_EVENTS, &Default::default()).unwrap().items;
+    for (reason, regarding, related) in [("Moved", "in-the-way", "p"), ("RoomMade", "p", "in-the-way")] {
+        let told = events.iter().find(|event| event["reason"] == reason).unwrap();
+        assert_eq!(
+            (&told["regarding"]["name"], &told["related"]["name"]),
+            (&json!(regarding), &json!(related))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_moved_who_must_stay_and_the_reason_is_counted() {
+    let api = cluster().await;
+    let extender = Extender::ready_with(&api, &["--defrag=true"]).await;
+    run(&api, &extender, "in-the-way", 1, "a").await;
+    run(&api, &extender, "firm", 2, "b").await;
+    create_unschedulable(&api, "p", 4, 5);
+    eventually("the reason is counted", || async {
+        let metrics = extender.get("/metrics").await.1;
+        metrics.contains(r#"stowage_scheduler_extender_moves_refused_total{reason="no_controller"} 1"#)
+    })
+    .await;
+    assert!(pod(&api, "in-the-way")["metadata"]["deletionTimestamp"].is_null());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_replica_set_the_pod_whose_going_frees_most_costs_least() {
     let api = cluster().await;
@@ -213,13 +274,8 @@ async fn of_a_replica_set_the_pod_whose_going_frees_most_costs_least() {
     // Alone on its node, it is in the way of whoever wants four GPUs.
     run(&api, &extender, "alone", 1, "b").await;
     run(&api, &extender, "other", 1, "a").await;
-    for name in ["beside-1", "alone"] {
-        let own = |object: &mut Value| {
-            object["metadata"]["ownerReferences"] = json!([{
-                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true }]);
-        };
-        api.store().modify(&PODS, "default", name, Part::Main, own).unwrap();
-    }
+    own(&api, "beside-1");
+    own(&api, "alone");
     let cost = |name: &str| -> i32 {
         let annotations = &pod(&api, name)["metadata"]["annotations"];
         assert_eq!(
@@ -246,22 +302,18 @@ async fn it_uses_the_rights_of_the_flags_that_are_on_and_no_others() {
             "pods",
         ),
         ("--preemption", "deploy/options/preemption.yaml", "stowage-scheduler-extender-preemption", "events"),
+        ("--defrag", "deploy/options/defrag.yaml", "stowage-scheduler-extender-defrag", "events"),
     ] {
         let api = cluster().await;
         let extender = Extender::ready_with(&api, &[flag]).await;
-        run(&api, &extender, "x", 4, "b").await;
+        run(&api, &extender, "x", 3, "b").await;
         run(&api, &extender, "y", 1, "a").await;
         run(&api, &extender, "z", 2, "a").await;
         assert_ne!(extender.bind("nobody", "u", "a").await, "");
-        for name in ["x", "y"] {
-            let own = |object: &mut Value| {
-                object["metadata"]["ownerReferences"] = json!([{
-                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true }]);
-            };
-            api.store().modify(&PODS, "default", name, Part::Main, own).unwrap();
-        }
+        own(&api, "x");
+        own(&api, "y");
         create_pod(&api, "waiting", GPU, 1);
-        create_unschedulable(&api, "important", 4, 5);
+        create_unschedulable(&api, "important", 2, 5);
         eventually("the flag's last right is used", || async {
             used(&api)
                 .iter()

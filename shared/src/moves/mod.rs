@@ -12,6 +12,7 @@ mod cluster;
 mod gather;
 mod room;
 mod search;
+pub mod stays;
 #[cfg(test)]
 mod tests;
 

@@ -16,10 +16,11 @@ pub const MAP: &str = "map";
 
 /// What the extender does besides, by component: the value of the chart, and the variable that switches it on. The rights of
 /// the first go with any of the others.
-pub const OPTIONS: [(&str, Option<(&str, &str)>); 4] = [
+pub const OPTIONS: [(&str, Option<(&str, &str)>); 5] = [
     ("lease", None),
     ("nominate", Some(("scheduler.extender.nominate", "NOMINATE"))),
     ("preemption", Some(("scheduler.extender.preemption", "PREEMPTION"))),
+    ("defrag", Some(("scheduler.extender.defrag", "DEFRAG"))),
     ("drain-scale-downs", Some(("scheduler.extender.drainScaleDowns", "DRAIN_SCALE_DOWNS"))),
 ];
 

@@ -12,7 +12,7 @@ const PLUGIN: &str = ".Values.devicePlugin.enabled";
 const SCHEDULER: &str = ".Values.scheduler.enabled";
 
 /// Which file becomes which, and what must hold for it to be rendered.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("deploy/crds/gpunodes.yaml", ".Values.crds.install"),
     ("deploy/manifests/admission-policies.yaml", ".Values.admissionPolicies.enabled"),
     ("deploy/manifests/device-plugin-rbac.yaml", PLUGIN),
@@ -20,6 +20,7 @@ const SOURCES: [(&str, &str); 9] = [
     ("deploy/options/lease.yaml", "and .Values.scheduler.enabled (include \"stowage.lease\" .)"),
     ("deploy/options/nominate.yaml", "and .Values.scheduler.enabled .Values.scheduler.extender.nominate"),
     ("deploy/options/preemption.yaml", "and .Values.scheduler.enabled .Values.scheduler.extender.preemption"),
+    ("deploy/options/defrag.yaml", "and .Values.scheduler.enabled .Values.scheduler.extender.defrag"),
     (
         "deploy/options/drain-scale-downs.yaml",
         "and .Values.scheduler.enabled .Values.scheduler.extender.drainScaleDowns",

@@ -41,6 +41,7 @@ fn what_the_chart_renders_is_what_every_supported_kubernetes_takes() {
         "schedulerNamePolicy.enabled=true",
         "scheduler.extender.nominate=true",
         "scheduler.extender.preemption=true",
+        "scheduler.extender.defrag=true",
         "scheduler.extender.drainScaleDowns=true",
         "gfd.useNodeFeatureAPI=true",
         r#"migStrategy="on-demand""#,

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 use stowage_device_plugin::cluster::Reason;
-use stowage_scheduler_extender::preempt::PREEMPTED;
-use stowage_workspace_tests::pages::{cell, code, is_fresh, page, root};
+use stowage_scheduler_extender::preempt::Reason as ExtenderReason;
+use stowage_workspace_tests::pages::{cell, code, is_fresh, root};
 
 #[test]
 fn the_plugins_events_are_those_of_the_program() {
@@ -17,9 +17,12 @@ fn the_plugins_events_are_those_of_the_program() {
 }
 
 #[test]
-fn the_extenders_event_is_that_of_the_program() {
-    let row = format!("| `{PREEMPTED}` | Normal |");
-    assert!(page("events.md").lines().any(|line| line.starts_with(&row)), "docs/events.md lacks {row}");
+fn the_extenders_events_are_those_of_the_program() {
+    let mut rows = vec!["| reason | type | what has happened |\n|---|---|---|".to_owned()];
+    let row =
+        |reason: ExtenderReason| format!("| `{}` | Normal | {} |", reason.word(), cell(reason.meaning()));
+    rows.extend(ExtenderReason::ALL.map(row));
+    is_fresh("events.md", "events of the scheduler extender", &rows.join("\n"));
 }
 
 #[test]

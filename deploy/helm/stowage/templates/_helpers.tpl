@@ -53,7 +53,7 @@ chart before the files of config.map. What the files of config.name say is not k
 
 {{- /* Whether the extender has a Lease: for what it does without being asked, and behind a Service to say who is asked. */}}
 {{- define "stowage.lease" }}
-{{- with .Values.scheduler.extender }}{{ if or .nominate .preemption .drainScaleDowns .service.enabled }}true{{ end }}{{ end }}
+{{- with .Values.scheduler.extender }}{{ if or .nominate .preemption .defrag .drainScaleDowns .service.enabled }}true{{ end }}{{ end }}
 {{- end }}
 
 {{- /* Whether there is a kube-scheduler of our own. */}}

@@ -6,6 +6,7 @@
 mod budget;
 mod node;
 mod pod;
+mod volume;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
 use kube::api::ObjectMeta;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use stowage_shared::pod::{self as shared, PodStatus, Quantity, Resources};
 
+use super::volume::Volume;
 use super::{Condition, Wide};
 use crate::api::{self, Watched};
 use crate::book::amounts::Container;
@@ -40,7 +41,7 @@ pub struct Spec {
     #[serde(deserialize_with = "null_is_default")]
     pub(in crate::book) topology_spread_constraints: Vec<IgnoredAny>,
     #[serde(deserialize_with = "null_is_default")]
-    pub(in crate::book) volumes: Vec<BTreeMap<String, IgnoredAny>>,
+    pub(in crate::book) volumes: Vec<Volume>,
     #[serde(deserialize_with = "null_is_default")]
     pub(in crate::book) resource_claims: Vec<IgnoredAny>,
     /// Groups that are scheduled together, as Kubernetes 1.35 and 1.36 name them.

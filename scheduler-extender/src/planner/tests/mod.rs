@@ -98,7 +98,7 @@ impl Cluster {
     fn nominate(&mut self, limit: usize) -> Vec<(String, String)> {
         let round = self.plan(limit);
         for it in &round.nominations {
-            self.state.nominate(&it.uid, &it.node, false);
+            self.state.nominate(&it.uid, &it.node);
         }
         round.nominations.into_iter().map(|it| (it.uid, it.node.to_string())).collect()
     }

@@ -80,7 +80,7 @@ impl World {
         let mut nodes: Vec<(String, i32)> = Vec::new();
         for it in round.nominations {
             self.nominations += 1;
-            self.cluster.state.nominate(&it.uid, &it.node, false);
+            self.cluster.state.nominate(&it.uid, &it.node);
             let priority = self.pods[&it.uid]["spec"]["priority"].as_i64().unwrap();
             nodes.push((it.node.to_string(), i32::try_from(priority).unwrap()));
         }

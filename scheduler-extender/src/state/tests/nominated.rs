@@ -47,7 +47,7 @@ fn our_own_nomination_counts_at_once_and_then_as_the_watch_tells_it() {
     let pod = waiting("a", synthetic::WHOLE, 3, 0, "");
     state.apply(pod_applied(&pod), now);
     assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4);
-    state.nominate("a", NODE, false);
+    state.nominate("a", NODE);
     assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
     // An older version of the pod, told late.
     state.apply(pod_applied(&Pod { running: true, ..pod.clone() }), now);
@@ -57,7 +57,7 @@ fn our_own_nomination_counts_at_once_and_then_as_the_watch_tells_it() {
     assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1, "once, not twice");
     state.apply(pod_applied(&pod), now);
     assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4, "kube-scheduler took it back");
-    state.nominate("a", NODE, true);
+    state.make_room("a", NODE, BTreeSet::new());
     state.apply(pod_applied(&told), now);
     state.apply(pod_applied(&pod), now);
     assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1, "what is kept up stays");
@@ -72,7 +72,7 @@ fn a_pod_that_is_bound_or_gone_keeps_no_room_by_nomination() {
     for end in ["bound", "deleted", "deleting"] {
         let pod = waiting("a", synthetic::WHOLE, 3, 0, NODE);
         state.apply(pod_applied(&pod), now);
-        state.nominate("a", NODE, true);
+        state.make_room("a", NODE, BTreeSet::new());
         assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
         match end {
             "bound" => {
@@ -121,7 +121,41 @@ fn nominees_fit_together_or_do_not() {
         priority: 0,
         namespace: "models".into(),
         want: demand(synthetic::WHOLE, count).into(),
+        once_gone: None,
     };
     assert!(arrange(&known.now, &[nominee("a", 2), nominee("b", 2)], &state.mix));
     assert!(!arrange(&known.now, &[nominee("a", 2), nominee("b", 3)], &state.mix));
+}
+
+#[test]
+fn of_room_that_is_being_made_the_part_that_is_free_already_is_kept() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    let leaves = waiting("leaves", synthetic::WHOLE, 2, 0, "");
+    state.apply(pod_applied(&leaves), now);
+    let Ok(Choice::Planned(_, plan)) = state.choose(&leaves, NODE, now) else { panic!() };
+    state.apply(pod_applied(&bound(&leaves, NODE, &plan)), now);
+    state.apply(pod_applied(&waiting("a", synthetic::WHOLE, 3, 0, "")), now);
+    assert!(state.make_room("a", NODE, BTreeSet::from(["leaves".into()])));
+    assert!(!state.make_room("a", NODE, BTreeSet::new()), "one at a time");
+    assert_eq!([0, 1].map(|priority| room(&mut state, priority, "x", synthetic::WHOLE)), [1, 2]);
+    assert_eq!(room(&mut state, 0, "x", synthetic::SLICE), 14, "what it has no use for is not kept");
+    state.apply(Event::Pod(Change::Deleted("leaves".into())), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+    assert_eq!(room(&mut state, 0, "a", synthetic::WHOLE), 4);
+}
+
+#[test]
+fn a_pod_that_waited_for_gpus_and_is_bound_counts_as_placed_once() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    let pod = waiting("a", synthetic::WHOLE, 1, 0, "");
+    assert_eq!(state.placements(), 0);
+    state.apply(pod_applied(&pod), now);
+    let Ok(Choice::Planned(_, plan)) = state.choose(&pod, NODE, now) else { panic!() };
+    let bound = bound(&pod, NODE, &plan);
+    for running in [false, true] {
+        state.apply(pod_applied(&Pod { running, ..bound.clone() }), now);
+    }
+    assert_eq!(state.placements(), 1);
 }

@@ -127,6 +127,7 @@ fn every_object_is_one_that_kubernetes_knows() {
             "dashboards.enabled=true",
             "scheduler.extender.nominate=true",
             "scheduler.extender.preemption=true",
+            "scheduler.extender.defrag=true",
             "scheduler.extender.drainScaleDowns=true",
             "gfd.useNodeFeatureAPI=true",
             r#"migStrategy="on-demand""#,

@@ -8,7 +8,7 @@ use stowage_chart_tests::{files, helm};
 use super::{find, render};
 
 /// Everything that gives a program more to do.
-const EVERYTHING: [&str; 12] = [
+const EVERYTHING: [&str; 13] = [
     r#"migStrategy="on-demand""#,
     r#"deviceListStrategy="cdi-cri""#,
     r#"nvidiaDriverRoot="/""#,
@@ -20,6 +20,7 @@ const EVERYTHING: [&str; 12] = [
     r#"cdi={"nvidiaHookPath":"/hook","featureFlags":"a"}"#,
     "scheduler.extender.nominate=true",
     "scheduler.extender.preemption=true",
+    "scheduler.extender.defrag=true",
     "scheduler.extender.drainScaleDowns=true",
 ];
 

@@ -4,6 +4,7 @@ mod bring_up;
 mod cdi;
 mod chart;
 mod conformance;
+mod defrag;
 mod examples;
 mod faults;
 mod main_job;
@@ -79,6 +80,7 @@ pub(crate) fn all() -> Vec<Scenario<Stage>> {
         faults::all(),
         cdi::all(),
         on_demand::all(),
+        defrag::all(),
         stream::all(),
         monitoring::all(),
         rights::all(),
