@@ -19,7 +19,7 @@ const NAMES_MAX: u32 = 500;
 
 /// Pods of the namespace that was named, or of the context's.
 pub(super) async fn pods(connection: &Connection) -> Vec<(String, String)> {
-    names(connection, |client, namespace| Api::<Pod>::namespaced(client, namespace)).await
+    names(connection, Api::<Pod>::namespaced).await
 }
 
 /// All namespaces.
