@@ -14,7 +14,7 @@ machine="$(uname -m)"
 for program in scheduler-extender=musl device-plugin=gnu; do
     folder=${program%=*}
     # It writes beside each manifest of the workspace.
-    cargo cyclonedx --format json --spec-version 1.5 --describe crate --no-build-deps --manifest-path "$folder/Cargo.toml" \
+    cargo cyclonedx --format json --spec-version 1.5 --no-build-deps --manifest-path "$folder/Cargo.toml" \
         --target "$machine-unknown-linux-${program#*=}" --override-filename sbom
     mv "$folder/sbom.json" "$out/stowage-$folder.cdx.json"
     git ls-files --others --exclude-standard -z -- '*/sbom.json' sbom.json | xargs -0 -r rm

@@ -1,4 +1,4 @@
-//! Replays a trace with the columns of openb: pods arrive, are placed or refused, and none leaves.
+//! Replays a trace with the columns of openb: pods arrive, are placed or refused, and none leaves, or each after a while.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -8,7 +8,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
-use stowage_simulator::openb::{Line, MixKind, PolicyName, Replay, Run, Source, Ties, Trace, plot, replay};
+use stowage_simulator::openb::{
+    Line, MixKind, PolicyName, Replay, Run, Source, Steady, Ties, Trace, plot, replay,
+};
 
 use super::files;
 
@@ -45,6 +47,10 @@ pub struct TraceArgs {
     /// Other policies to show beside it in the table and the plot.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "POLICY,...")]
     compare: Vec<Policy>,
+    /// Pods leave again, after exponential stays, so that on average so many times all GPUs are asked for at once. The order is
+    /// gone through twice; what the second half of all arrivals found is told.
+    #[arg(long, value_name = "LOAD", value_parser = load, conflicts_with = "plot")]
+    departures: Option<f64>,
     /// For everything that is random: one seed, one result.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -109,6 +115,12 @@ impl From<Policy> for PolicyName {
     }
 }
 
+/// From far too little to far too much.
+fn load(text: &str) -> Result<f64, String> {
+    let load = text.parse().ok().filter(|load| (0.1..=10.0).contains(load));
+    load.ok_or_else(|| "use a number from 0.1 to 10: 1 where as much is asked for as there is".to_owned())
+}
+
 pub fn run(args: &TraceArgs, out: &mut impl Write) -> Result<()> {
     let (nodes, pods) = (files::read(&args.nodes)?, files::read(&args.pods)?);
     let trace = Trace::read(source(&args.nodes, &nodes), source(&args.pods, &pods))?;
@@ -116,6 +128,7 @@ pub fn run(args: &TraceArgs, out: &mut impl Write) -> Result<()> {
         Some(path) => trace.read_order(source(path, &files::read(path)?))?,
         None => (0..trace.pods.len()).collect(),
     };
+    let order = if args.departures.is_some() { order.repeat(2) } else { order };
     let ties = match (args.ties, &args.ranks) {
         (TieRule::Random, _) => Ties::random(args.seed),
         (TieRule::Name, Some(path)) => Ties::Name(trace.read_ranks(source(path, &files::read(path)?))?),
@@ -129,6 +142,7 @@ pub fn run(args: &TraceArgs, out: &mut impl Write) -> Result<()> {
             let what = Replay {
                 ties: ties.clone(),
                 seed: args.seed,
+                departures: args.departures,
                 mix: if args.mix == Mix::Trace { MixKind::Trace } else { MixKind::Learned },
                 ..Replay::new(&trace, &order, policy.into())
             };
@@ -152,7 +166,10 @@ pub fn run(args: &TraceArgs, out: &mut impl Write) -> Result<()> {
         let line = |(policy, run): &(Policy, Run)| Line { name: name(policy), points: run.curve() };
         files::write(path, &plot(&runs.iter().map(line).collect::<Vec<_>>()))?;
     }
-    table(&trace, &runs, out)
+    match args.departures {
+        Some(load) => steady_table(&trace, load, &runs, out),
+        None => table(&trace, &runs, out),
+    }
 }
 
 /// Moves on a terminal, and is not there otherwise.
@@ -179,7 +196,11 @@ fn name(value: &impl ValueEnum) -> String {
 fn summary(args: &TraceArgs, policy: Policy, run: &Run) -> Value {
     let alloc_at: Map<String, Value> =
         POINTS.iter().map(|&point| (point.to_string(), json!(run.alloc_at(point)))).collect();
-    json!({
+    let steady = args.departures.map(|load| {
+        let Steady { asked, allocated, refused } = run.steady();
+        json!({ "load": load, "asked": asked, "allocated": allocated, "refused": refused })
+    });
+    let mut summary = json!({
         "policy": name(&policy),
         "ties": name(&args.ties),
         "mix": name(&args.mix),
@@ -188,7 +209,29 @@ fn summary(args: &TraceArgs, policy: Policy, run: &Run) -> Value {
         "arrivals": run.arrivals.len(),
         "refused": run.refused(),
         "alloc_at": alloc_at,
-    })
+    });
+    // Where pods leave, there are no such points; else there is no steady use.
+    if let (Some(summary), Some(steady)) = (summary.as_object_mut(), steady) {
+        summary.remove("alloc_at");
+        summary.insert("steady".to_owned(), steady);
+    }
+    summary
+}
+
+fn steady_table(trace: &Trace, load: f64, runs: &[(Policy, Run)], out: &mut impl Write) -> Result<()> {
+    let arrivals = runs.first().map_or(0, |(_, run)| run.arrivals.len());
+    writeln!(
+        out,
+        "{} nodes, {} GPUs, {arrivals} arrivals, load {load}; in the second half, in % of all GPUs and of the pods:",
+        trace.nodes.len(),
+        trace.capacity_milli() / 1000
+    )?;
+    writeln!(out, "{:16}{:>10}{:>12}{:>10}", "policy", "asked for", "allocated", "refused")?;
+    for (policy, run) in runs {
+        let Steady { asked, allocated, refused } = run.steady();
+        writeln!(out, "{:16}{asked:>10.2}{allocated:>12.2}{refused:>10.2}", name(policy))?;
+    }
+    Ok(())
 }
 
 fn table(trace: &Trace, runs: &[(Policy, Run)], out: &mut impl Write) -> Result<()> {
@@ -207,4 +250,17 @@ fn table(trace: &Trace, runs: &[(Policy, Run)], out: &mut impl Write) -> Result<
         writeln!(out, "{:16}{cells}{:>10}", name(policy), run.refused())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_a_number_within_reason() {
+        assert_eq!((load("1"), load("0.5")), (Ok(1.0), Ok(0.5)));
+        for wrong in ["0", "11", "NaN", "-1", "x", ""] {
+            assert!(load(wrong).unwrap_err().starts_with("use a number from 0.1 to 10"), "{wrong}");
+        }
+    }
 }

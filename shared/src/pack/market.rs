@@ -2,8 +2,9 @@
 //!
 //! A [`Market`] is made of the cluster's GPUs and of what its pods ask for. It tells what a pod costs on a node
 //! beyond the resource that it asks for: what becomes of the node's other GPUs, CPU and memory to pods of all shapes
-//! that are seen in this cluster. It speaks of whole GPUs and shares; for slices, which must stand at certain places,
-//! [`place`](super::place()) knows better, and there is no such cost.
+//! that are seen in this cluster. It speaks of whole GPUs and shares. Of slices, which must stand at certain places,
+//! [`place`](super::place()) knows better, and so there is no such cost for who asks for them, nor for who could use
+//! GPUs that can be had in slices as well: those are what others need.
 //!
 //! GPUs that are alike in model and in the names they are offered under are of one **stand**, a model to the fleet core. A
 //! node whose GPUs are of several stands counts as one node of each, with all of its CPU and memory.
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use super::fleet::{GPU_MILLI, Mix, Models, Node, Shape, Supply, Value, Weights};
 use super::place::Demand;
-use crate::gpu::{GpuKind, Part};
+use crate::gpu::{GpuKind, Offer, Part};
 use crate::host::Host;
 use crate::occupancy::GpuState;
 use crate::resource::ResourceName;
@@ -64,6 +65,8 @@ struct Stand {
     memory: MemoryMib,
     /// Under which names they are to be had whole or in shares, and of what size one such device is, in thousandths.
     offers: BTreeMap<ResourceName, u16>,
+    /// Whether they are to be had in slices as well.
+    in_slices: bool,
     /// How many GPUs.
     gpus: u64,
 }
@@ -141,8 +144,9 @@ impl Stands {
         lots
     }
 
-    /// What a request is to the fleet core; `None` where it asks for slices, or for several resources. `may_use` says of
-    /// a model and the memory of a card whether the pod may run there.
+    /// What a request is to the fleet core; `None` where it asks for slices, could use GPUs that are to be had in slices as
+    /// well, or asks for several resources. `may_use` says of a model and the memory of a card whether the pod may run
+    /// there.
     ///
     /// A share whose size is an amount of memory is as large as on the most numerous GPUs that it could use; shares of one
     /// pod lie together where they can.
@@ -159,7 +163,11 @@ impl Stands {
         let mut stands = (0..).zip(&self.all).filter(|(_, it)| offered(it) && usable(it)).peekable();
         let &(_, most) = stands.peek()?;
         let one = most.milli(resource, demand.share)?;
-        let models = Models::only(stands.map(|(number, _)| number));
+        let stands: Vec<(u8, &Stand)> = stands.collect();
+        if stands.iter().any(|(_, stand)| stand.in_slices) {
+            return None;
+        }
+        let models = Models::only(stands.iter().map(|(number, _)| *number));
         let all = u32::from(one).saturating_mul(count);
         let (gpu_milli, gpus) = match u16::try_from(all) {
             Ok(together) if together <= GPU_MILLI => (together, 1),
@@ -208,7 +216,14 @@ impl Stand {
         let milli =
             |replicas: u32| u16::try_from(u32::from(GPU_MILLI).div_ceil(replicas.max(1))).unwrap_or(1);
         let offers = whole.map(|offer| (offer.resource.clone(), milli(offer.device_count())));
-        Self { model: kind.model().to_owned(), memory: kind.memory(), offers: offers.collect(), gpus }
+        let in_slices = kind.offers().iter().any(|offer| offer.part != Part::Whole);
+        Self {
+            model: kind.model().to_owned(),
+            memory: kind.memory(),
+            offers: offers.collect(),
+            in_slices,
+            gpus,
+        }
     }
 
     /// How large one device is, in thousandths; `None` where it is larger than the GPU.
@@ -289,7 +304,7 @@ impl Market {
 /// What of a GPU is to be had whole or in shares, in thousandths.
 fn idle_milli(state: &GpuState) -> u16 {
     let kind = &state.gpu.kind;
-    let whole = |(offer, of): (usize, &crate::gpu::Offer)| {
+    let whole = |(offer, of): (usize, &Offer)| {
         // Shares may have any size.
         let least = of.replicas.map(|_| ShareSize::Memory(MemoryMib(1)));
         if of.part != Part::Whole || state.room_for(offer, least) == 0 {

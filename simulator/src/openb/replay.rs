@@ -4,6 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stowage_shared::pack::fleet::{Shape, Weights};
 
+use super::departures::Departures;
 use super::policy::{NodeState, Policy};
 use super::report::{Placed, Run};
 use super::stowage::Stowage;
@@ -57,7 +58,9 @@ pub struct Replay<'a> {
     pub mix: MixKind,
     /// For the packing core.
     pub weights: Weights,
-    /// For the policy that chooses at random.
+    /// Pods leave again, so that on average so many times all GPUs are asked for at once.
+    pub departures: Option<f64>,
+    /// For the policy that chooses at random, and for how long pods stay.
     pub seed: u64,
 }
 
@@ -65,7 +68,7 @@ impl<'a> Replay<'a> {
     /// A replay as kube-scheduler would be, with the mix of the trace known.
     pub fn new(trace: &'a Trace, order: &'a [usize], policy: PolicyName) -> Self {
         let (mix, weights) = (MixKind::Trace, Weights::default());
-        Self { trace, order, policy, ties: Ties::random(0), mix, weights, seed: 0 }
+        Self { trace, order, policy, ties: Ties::random(0), mix, weights, departures: None, seed: 0 }
     }
 }
 
@@ -73,16 +76,27 @@ impl<'a> Replay<'a> {
 ///
 /// Rows that the trace does not have are skipped; [`Trace::read_order`] lets none through.
 pub fn replay(what: Replay<'_>, mut progress: impl FnMut(usize)) -> Run {
-    let Replay { trace, order, policy, mut ties, mix, weights, seed } = what;
+    let Replay { trace, order, policy, mut ties, mix, weights, departures, seed } = what;
     let mut placer = match Policy::new(policy, trace) {
         None => Placer::Stowage(Box::new(Stowage::new(trace, mix, weights))),
         Some(policy) => Placer::Scored(Box::new(Scored::new(policy, trace, seed))),
     };
     let mut run = Run { capacity_milli: trace.capacity_milli(), ..Run::default() };
     let (mut asked, mut allocated) = (0, 0);
-    for (arrival, &row) in order.iter().enumerate() {
+    let mut leaving = departures.map(|load| Departures::new(trace, order, load, seed));
+    for (arrival, &row) in order.iter().filter(|&&row| row < trace.pods.len()).enumerate() {
         progress(arrival);
-        let Some(&kind) = trace.pods.get(row) else { continue };
+        while let Some(gone) = leaving.as_mut().and_then(|leaving| leaving.next_before(arrival)) {
+            let Some(Placed { row, node, gpus }) = run.arrivals.get(gone) else { continue };
+            let shape = &trace.kinds[trace.pods[*row]].shape;
+            asked -= shape.total_gpu_milli();
+            if let Some(node) = *node {
+                allocated -= shape.total_gpu_milli();
+                placer.give_back(node, shape, gpus);
+            }
+        }
+        leaving.iter_mut().for_each(|leaving| leaving.arrive(arrival));
+        let kind = trace.pods[row];
         let shape = &trace.kinds[kind].shape;
         let placed = match &mut placer {
             Placer::Stowage(stowage) => stowage.place(shape, &mut ties),
@@ -102,6 +116,16 @@ pub fn replay(what: Replay<'_>, mut progress: impl FnMut(usize)) -> Run {
 enum Placer {
     Stowage(Box<Stowage>),
     Scored(Box<Scored>),
+}
+
+impl Placer {
+    /// A pod leaves.
+    fn give_back(&mut self, node: usize, shape: &Shape, gpus: &[u16]) {
+        match self {
+            Self::Stowage(stowage) => stowage.give_back(node, shape, gpus),
+            Self::Scored(scored) => scored.nodes[node].give_back(shape, gpus),
+        }
+    }
 }
 
 /// A policy that scores node by node, with the scores of nodes that have not changed since.

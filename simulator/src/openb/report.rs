@@ -15,12 +15,24 @@ pub struct Placed {
     pub gpus: Vec<u16>,
 }
 
+/// A cluster in steady use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Steady {
+    /// What was asked for at once, refused or not, in percent of all GPUs: the mean.
+    pub asked: f64,
+    /// What of the GPUs was allocated, in percent: the mean.
+    pub allocated: f64,
+    /// Pods that were refused, in percent of those that came.
+    pub refused: f64,
+}
+
 /// A replay from the first arrival to the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
     /// By arrival.
     pub arrivals: Vec<Placed>,
-    /// By arrival: what has been asked of GPUs so far, and what of it is allocated, in thousandths of a GPU.
+    /// By arrival: what has been asked of GPUs so far, by pods that have not left, and what of it is allocated, in thousandths
+    /// of a GPU.
     pub milli: Vec<(u64, u64)>,
     /// All GPUs, in thousandths.
     pub capacity_milli: u64,
@@ -49,6 +61,22 @@ impl Run {
     /// The mean allocation, in percent, around one point of the curve. None where no arrival came near it.
     pub fn alloc_at(&self, percent: u64) -> Option<f64> {
         self.curve().into_iter().find(|&(at, _)| at == percent).map(|(_, allocated)| allocated)
+    }
+
+    /// What the second half of the arrivals found, where pods leave: then the cluster is in steady use.
+    pub fn steady(&self) -> Steady {
+        let half = self.milli.split_at(self.milli.len() / 2).1;
+        let percent = |of: &dyn Fn(&(u64, u64)) -> u64| {
+            let sum: u128 = half.iter().map(|it| u128::from(of(it))).sum();
+            100.0 * sum as f64 / (half.len().max(1) as f64 * self.capacity_milli.max(1) as f64)
+        };
+        let refused =
+            self.arrivals.split_at(self.arrivals.len() / 2).1.iter().filter(|placed| placed.node.is_none());
+        Steady {
+            asked: percent(&|it| it.0),
+            allocated: percent(&|it| it.1),
+            refused: 100.0 * refused.count() as f64 / half.len().max(1) as f64,
+        }
     }
 
     /// How many arrivals were refused.

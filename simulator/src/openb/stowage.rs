@@ -45,6 +45,11 @@ impl Stowage {
         self.fleet.take(node, shape, &gpus);
         Some((node, gpus))
     }
+
+    /// A pod leaves.
+    pub fn give_back(&mut self, node: usize, shape: &Shape, gpus: &[u16]) {
+        self.fleet.give_back(node, shape, gpus);
+    }
 }
 
 /// What to expect while nothing is known: whole GPUs, alone and together, halves and quarters, that any node could run.

@@ -157,6 +157,24 @@ fn one_seed_gives_one_result() {
     }
 }
 
+/// Two thousand pods, of which a few are there at once: whoever does not give everything back refuses some soon.
+#[test]
+fn what_a_pod_had_is_free_again_when_it_leaves() {
+    let trace = trace();
+    let order: Vec<usize> = (0..2_000).map(|arrival| arrival * 7 % 5).collect();
+    for policy in POLICIES {
+        let run = |departures| {
+            let what = Replay { departures, seed: 5, ..Replay::new(&trace, &order, policy) };
+            replay(what, |_| ())
+        };
+        let steady = run(Some(0.3)).steady();
+        assert!((25.0..40.0).contains(&steady.asked), "{policy:?}: {steady:?}");
+        assert!(steady.refused < 10.0 && steady.allocated > 0.8 * steady.asked, "{policy:?}: {steady:?}");
+        assert_eq!(run(Some(0.3)).steady(), steady, "{policy:?}");
+        assert!(run(None).steady().refused > 90.0, "{policy:?}");
+    }
+}
+
 #[test]
 fn a_result_has_a_line_for_each_arrival() {
     let trace = trace();

@@ -93,6 +93,15 @@ fn a_request_has_the_size_of_what_it_asks_for() {
     assert_eq!((on_b.gpu_milli, on_b.models), (500, Models::only([2])));
 }
 
+#[test]
+fn who_could_use_gpus_that_others_need_in_slices_is_none_of_its_business() {
+    let both = [elastic().offers().to_vec(), cut().offers().to_vec()].concat();
+    let both = Arc::new(GpuKind::new("B", MemoryMib(10_000), both).unwrap());
+    let stands = Stands::new([&elastic(), &both]);
+    assert_eq!(shape(&stands, &share(500)), None);
+    assert!(stands.shape(&share(500), HOST, |model, _| model == "A").is_some(), "it may use the others only");
+}
+
 /// A cluster of elastic GPUs whose pods are of these shares, equally often.
 fn market(shares: &[u32]) -> Market {
     let stands = Arc::new(Stands::new(&vec![elastic(); 100]));

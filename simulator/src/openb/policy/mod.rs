@@ -55,6 +55,16 @@ impl NodeState {
         }
     }
 
+    /// Gives back what [`NodeState::take`] took.
+    pub fn give_back(&mut self, shape: &Shape, gpus: &[u16]) {
+        self.idle.give_back(shape, gpus);
+        self.pods -= 1;
+        self.version += 1;
+        let tag = tag(shape);
+        self.tags.iter_mut().filter(|(known, _)| Some(*known) == tag).for_each(|(_, count)| *count -= 1);
+        self.tags.retain(|(_, count)| *count > 0);
+    }
+
     /// All that its GPUs have idle.
     pub fn idle_milli(&self) -> u64 {
         self.idle.idle.iter().map(|&idle| u64::from(idle)).sum()
