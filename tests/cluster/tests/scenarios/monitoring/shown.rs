@@ -14,14 +14,16 @@ const RATE_INTERVAL: &str = "20s";
 /// Labels that only a slice has, in lines that whole GPUs have too.
 const OF_SLICES: [&str; 2] = ["GPU_I_PROFILE", "GPU_I_ID"];
 
-/// Panels that may show nothing but zeros here, and why that is right. They show something all the same.
-const ZERO: [(&str, &str, &str); 8] = [
+/// Panels that may show nothing but zeros here, or quantiles of nothing, and why that is right. They show lines all the same.
+const ZERO: [(&str, &str, &str); 10] = [
     ("cluster", "Plan drift", "every pod gets what was planned"),
     (
         "cluster",
         "Devices held and watches: assumption {{state}}",
         "some milliseconds long, between two scrapes",
     ),
+    ("cluster", "Nominations, evictions and moves: move {{outcome}}", "moves have scenarios of their own"),
+    ("node", "Wait for plans, 99th percentile", "every plan is there in time"),
     ("node", "Resources not followed", "every kubelet follows"),
     ("node", "Off plan", "every pod gets what was planned"),
     ("node", "Plans: look-up {{result}}", "every plan is there in time"),
@@ -77,7 +79,8 @@ fn fill(query: &str, chosen: &Chosen) -> String {
 /// What is wrong with what a query answers.
 fn fault(dashboard: &Dashboard, target: &Target, lines: &[Series]) -> Option<String> {
     let values = || lines.iter().flat_map(|line| &line.values).filter(|value| value.is_finite());
-    if values().next().is_none() {
+    let is_excepted = ZERO.iter().any(|(name, title, _)| *name == dashboard.name && *title == target.title);
+    if values().next().is_none() && (lines.is_empty() || !is_excepted) {
         return Some(format!("no number in {} lines", lines.len()));
     }
     let nameless = lines.iter().find_map(|line| {
@@ -94,7 +97,6 @@ fn fault(dashboard: &Dashboard, target: &Target, lines: &[Series]) -> Option<Str
     if let Some(line) = lines.iter().find(of_plugin) {
         return Some(format!("the plugin's own pod is taken for one that uses a GPU: {:?}", line.labels));
     }
-    let is_excepted = ZERO.iter().any(|(name, title, _)| *name == dashboard.name && *title == target.title);
     let is_zero = values().all(|value| value == &0.0);
     (is_zero && !is_excepted).then(|| "nothing but zeros".to_owned())
 }
