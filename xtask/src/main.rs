@@ -30,6 +30,7 @@ enum Task {
 }
 
 mod demo;
+mod interrupt;
 mod up;
 
 fn main() -> ExitCode {

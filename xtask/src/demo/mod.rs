@@ -27,7 +27,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::play::{Way, play};
 use self::progress::Progress;
@@ -37,6 +36,7 @@ use self::services::Day;
 use self::split::Split;
 use self::stage::Stage;
 use self::stage::programs::Programs;
+use crate::interrupt::interrupted;
 
 /// A day at the finest: 15 minutes a step, as the services' noise is defined.
 const STEPS_MAX: usize = 96;
@@ -73,15 +73,6 @@ pub fn run(args: Args) -> Result<()> {
             signal = interrupted() => bail!("interrupted by {}", signal?),
             played = play_all(&args, &programs) => played,
         }
-    })
-}
-
-async fn interrupted() -> Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
     })
 }
 

@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::cluster::{Cluster, Door};
 use self::gate::Gate;
+use crate::interrupt::interrupted;
 use crate::steps::{cargo, step};
 
 /// How to bring it up.
@@ -110,13 +110,4 @@ fn path_with(programs: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = [programs.to_owned()].into_iter().chain(env::split_paths(&path)).collect();
     env::join_paths(folders).context("a folder of PATH has a colon in its name")
-}
-
-async fn interrupted() -> Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
 }
