@@ -15,13 +15,8 @@ const LEADERS_LEASE: &str = "stowage-scheduler-extender";
 /// A lease is renewed every few seconds; one this old is nobody's.
 const LEASE_OLD: SignedDuration = SignedDuration::from_secs(60);
 /// The admission policies of `deploy/manifests`.
-const POLICIES: [&str; 5] = [
-    "stowage-plan",
-    "stowage-gpunode",
-    "stowage-node-labels",
-    "stowage-node-features",
-    "stowage-extender-pods",
-];
+const POLICIES: [&str; 4] =
+    ["stowage-pods", "stowage-gpunode", "stowage-node-labels", "stowage-node-features"];
 
 /// Whether there is a scheduler that serves our pods.
 pub fn scheduler(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
