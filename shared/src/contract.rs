@@ -111,6 +111,9 @@ pub const PLAN_LOOKUP: Duration = Duration::from_millis(700);
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// A GpuNode is written at least this often, so that its age tells whether its plugin lives.
 pub const GPU_NODE_HEARTBEAT: Duration = Duration::from_secs(120);
+/// Allocations that are as planned are told in the GpuNode within this: who planned them knows them already. Everything else is
+/// told at once.
+pub const GPU_NODE_CONFIRM: Duration = Duration::from_secs(1);
 /// A GpuNode older than this is stale: its node gets no new pods of ours.
 pub const GPU_NODE_STALE: Duration = Duration::from_secs(300);
 /// How long a bound pod may stay unconfirmed by its GpuNode before its assumption is dropped.

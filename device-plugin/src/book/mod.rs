@@ -102,6 +102,8 @@ pub struct Book {
     /// Tokens of an earlier process that nobody was seen to hold yet.
     restored: BTreeSet<String>,
     grants: Vec<Grant>,
+    /// How many calls of `Allocate` were answered otherwise than a plan says.
+    unplanned: u64,
     knows_holders: bool,
     knows_pods: bool,
 }
@@ -121,6 +123,7 @@ impl Book {
             missing: BTreeMap::new(),
             restored: BTreeSet::new(),
             grants: Vec::new(),
+            unplanned: 0,
             knows_holders: false,
             knows_pods: false,
         }
@@ -139,6 +142,11 @@ impl Book {
     /// Whether pod-resources has answered since the start: before that, who holds what is not known.
     pub fn knows_holders(&self) -> bool {
         self.knows_holders
+    }
+
+    /// How many calls of `Allocate` were answered otherwise than a plan says, since the start.
+    pub fn unplanned(&self) -> u64 {
+        self.unplanned
     }
 
     /// Whether the node's pods have been listed since the start.
@@ -183,7 +191,9 @@ impl Book {
                 self.book_held();
             }
             Event::Allocated { resource, ids, at } => {
-                notices.push(Notice::Allocated(self.allocated(resource, ids, at)));
+                let served = self.allocated(resource, ids, at);
+                self.unplanned += u64::from(served != Served::Planned);
+                notices.push(Notice::Allocated(served));
             }
             Event::PodResources { held, asked_at } => {
                 self.holders(held, asked_at);

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
 use serde_json::json;
-use stowage_shared::contract::{API_GROUP, API_VERSION, GPU_NODE_HEARTBEAT};
+use stowage_shared::contract::{API_GROUP, API_VERSION, GPU_NODE_CONFIRM, GPU_NODE_HEARTBEAT};
 use stowage_shared::gpu_node::{GpuNodeStatus, KIND, PLURAL};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -58,7 +58,11 @@ pub async fn publish(
     loop {
         let begun = Instant::now();
         let used = usage.borrow_and_update().clone();
-        match writer.write(|uid| status::of(&book.borrow_and_update(), uid, &used)).await {
+        let news = |uid: &str| {
+            let book = book.borrow_and_update();
+            (status::of(&book, uid, &used), book.unplanned())
+        };
+        match writer.write(news).await {
             Ok(written) => {
                 if written {
                     plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
@@ -81,7 +85,7 @@ pub async fn publish(
             }
         }
         tokio::select! {
-            () = sleep_until(writer.heartbeat_at().unwrap_or(begun)) => {}
+            () = sleep_until(writer.write_at().unwrap_or(begun)) => {}
             // Its sender lives as long as the process, too.
             _ = usage.changed() => {}
             changed = book.changed() => {
@@ -145,7 +149,17 @@ struct Writer {
     kind: ApiResource,
     node: String,
     node_uid: Option<String>,
-    last: Option<(Instant, GpuNodeStatus)>,
+    last: Option<Last>,
+    /// Until when a change waits that nobody needs to know at once.
+    put_off: Option<Instant>,
+}
+
+/// What was written last.
+struct Last {
+    at: Instant,
+    status: GpuNodeStatus,
+    /// How many allocations there had been by then that were not as planned.
+    unplanned: u64,
 }
 
 impl Writer {
@@ -159,16 +173,24 @@ impl Writer {
             node: node.to_owned(),
             node_uid: None,
             last: None,
+            put_off: None,
         }
     }
 
     /// When a write is due although nothing changed.
     fn heartbeat_at(&self) -> Option<Instant> {
-        self.last.as_ref().map(|(at, _)| *at + (GPU_NODE_HEARTBEAT - HEARTBEAT_MARGIN))
+        self.last.as_ref().map(|last| last.at + (GPU_NODE_HEARTBEAT - HEARTBEAT_MARGIN))
     }
 
-    /// Writes the status if it changed or is due. True if it was written.
-    async fn write(&mut self, status: impl FnOnce(&str) -> GpuNodeStatus) -> Result<bool, WriteError> {
+    /// When the next write is due if nothing else changes.
+    fn write_at(&self) -> Option<Instant> {
+        self.put_off.or(self.heartbeat_at())
+    }
+
+    /// Writes the status if it is due or has changed, but a change that says only that pods got what was planned for them no
+    /// sooner than [`GPU_NODE_CONFIRM`] later. `news` are the status and how many allocations were not as planned. True if
+    /// it was written.
+    async fn write(&mut self, news: impl FnOnce(&str) -> (GpuNodeStatus, u64)) -> Result<bool, WriteError> {
         let due = self.heartbeat_at().is_none_or(|at| Instant::now() >= at);
         if due {
             // A Node that was deleted and made again has another UID: looked at anew with each heartbeat.
@@ -179,9 +201,17 @@ impl Writer {
             None => self.read_node_uid().await?,
         };
         self.node_uid = Some(uid.clone());
-        let status = status(&uid);
-        if !due && self.last.as_ref().is_some_and(|(_, last)| *last == status) {
-            return Ok(false);
+        let (status, unplanned) = news(&uid);
+        if let Some(last) = self.last.as_ref().filter(|_| !due) {
+            if last.status == status {
+                self.put_off = None;
+                return Ok(false);
+            }
+            let now = Instant::now();
+            let waits = last.unplanned == unplanned && status::confirms(&last.status, &status);
+            if waits && now < *self.put_off.get_or_insert(now + GPU_NODE_CONFIRM) {
+                return Ok(false);
+            }
         }
         if !self.patch(&status).await? {
             self.create(&uid).await?;
@@ -189,7 +219,8 @@ impl Writer {
                 return Err(WriteError::MissingCrd);
             }
         }
-        self.last = Some((Instant::now(), status));
+        self.last = Some(Last { at: Instant::now(), status, unplanned });
+        self.put_off = None;
         Ok(true)
     }
 

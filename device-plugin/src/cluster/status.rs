@@ -30,6 +30,17 @@ pub(super) fn of(book: &Book, node_uid: &str, usage: &Published) -> GpuNodeStatu
     }
 }
 
+/// Whether all that is new is that somebody holds what nobody held.
+pub(super) fn confirms(before: &GpuNodeStatus, now: &GpuNodeStatus) -> bool {
+    let GpuNodeStatus { observed_at: _, plugin_version, node_uid, summary: _, geometries, gpus, allocations } =
+        before;
+    // Both are sorted.
+    let mut all = now.allocations.iter();
+    allocations.iter().all(|held| all.any(|it| it == held))
+        && (plugin_version, node_uid, geometries, gpus)
+            == (&now.plugin_version, &now.node_uid, &now.geometries, &now.gpus)
+}
+
 fn with_usage(gpu: GpuStatus, usage: &Published) -> GpuStatus {
     GpuStatus { utilization: usage.get(&gpu.uuid).copied(), ..gpu }
 }
@@ -89,6 +100,29 @@ mod tests {
         assert_eq!(status.summary.unhealthy, 1);
         let read = status.inventory().unwrap();
         assert_eq!(read, book.gpus().iter().map(|gpu| (**gpu).clone()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_held_now_and_was_not_confirms_a_plan_and_nothing_else_does() {
+        let held = |pod: &str, id: &str| AllocationStatus {
+            namespace: "default".into(),
+            pod: pod.into(),
+            uid: String::new(),
+            container: "main".into(),
+            resource: "nvidia.com/gpu".parse().unwrap(),
+            device_ids: vec![id.into()],
+        };
+        let status = |allocations: &[AllocationStatus]| GpuNodeStatus {
+            allocations: allocations.to_vec(),
+            ..GpuNodeStatus::default()
+        };
+        let (a, b, c) = (held("a", "GPU-0"), held("b", "GPU-1"), held("c", "GPU-2"));
+        let before = status(&[a.clone(), c.clone()]);
+        assert!(confirms(&before, &status(&[a.clone(), b.clone(), c.clone()])));
+        assert!(!confirms(&before, &status(&[a.clone(), b.clone()])), "c is gone");
+        assert!(!confirms(&before, &status(&[a, held("c", "GPU-1")])), "c holds another");
+        let sick = GpuNodeStatus { node_uid: "another".into(), ..before.clone() };
+        assert!(!confirms(&before, &sick));
     }
 
     #[test]

@@ -4,8 +4,7 @@
 //! ([`crate::book`]). The other writes, as plugins and kubelets do, what has changed: GpuNodes first, then pods that
 //! run; and each GpuNode at least as often as a real plugin would.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use stowage_shared::contract::{GPU_NODE_HEARTBEAT, PLAN_ANNOTATION};
+use stowage_shared::contract::{GPU_NODE_CONFIRM, GPU_NODE_HEARTBEAT, PLAN_ANNOTATION};
 use stowage_shared::plan::Plan;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -65,7 +64,8 @@ pub struct State {
     /// Pods that did not get what they were promised: who, where, what, and who had it.
     pub surprises: Vec<String>,
     written: HashMap<String, Instant>,
-    dirty: BTreeSet<String>,
+    /// When each changed GpuNode is written.
+    dirty: BTreeMap<String, Instant>,
     to_tell: Vec<(String, &'static str)>,
 }
 
@@ -170,7 +170,7 @@ async fn watch_pods(client: Client, state: Arc<Mutex<State>>, tell: watch::Sende
         let mut state = lock(&state);
         match event {
             Ok(Event::Apply(pod) | Event::InitApply(pod)) => state.see(&pod, now),
-            Ok(Event::Delete(pod)) => state.gone(&pod),
+            Ok(Event::Delete(pod)) => state.gone(&pod, now),
             Ok(Event::Init | Event::InitDone) => {}
             Err(_) => state.counts.faults += 1,
         }
@@ -188,11 +188,11 @@ impl State {
         let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { return };
         let status = pod.status.clone().unwrap_or_default();
         if self.record.see(name, uid, &pod.spec, &status, now) == Next::Admit {
-            self.admit(pod, name, uid);
+            self.admit(pod, name, uid, now);
         }
     }
 
-    fn admit(&mut self, pod: &Seen, name: &str, uid: &str) {
+    fn admit(&mut self, pod: &Seen, name: &str, uid: &str, now: Instant) {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
         let annotations = pod.metadata.annotations.as_ref();
         let plan = annotations.and_then(|all| Plan::parse(all.get(PLAN_ANNOTATION)?).ok());
@@ -219,16 +219,23 @@ impl State {
         }
         let phase = if confirmed == Confirmed::NotAdmitted { FAILED } else { RUNNING };
         self.to_tell.push((name.to_owned(), phase));
-        self.dirty.insert(node.to_owned());
+        // As a real plugin does: what is as planned can wait.
+        let due = if confirmed == Confirmed::AsPlanned { now + GPU_NODE_CONFIRM } else { now };
+        self.is_due(node.to_owned(), due);
     }
 
-    fn gone(&mut self, pod: &Seen) {
+    fn is_due(&mut self, node: String, at: Instant) {
+        let due = self.dirty.entry(node).or_insert(at);
+        *due = at.min(*due);
+    }
+
+    fn gone(&mut self, pod: &Seen, now: Instant) {
         let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { return };
         let Some(fate) = self.record.fates.get(name).filter(|fate| &fate.uid == uid) else { return };
         if let Some(node) = fate.node.clone()
             && self.books.get_mut(&node).is_some_and(|book| book.release(uid))
         {
-            self.dirty.insert(node);
+            self.is_due(node, now);
         }
         self.record.fates.remove(name);
     }
@@ -236,7 +243,8 @@ impl State {
     /// What is to be written now: GpuNodes by name, and the phases of pods.
     fn take(&mut self, now: Instant) -> Due {
         let due = GPU_NODE_HEARTBEAT.saturating_sub(HEARTBEAT_MARGIN);
-        let mut names = std::mem::take(&mut self.dirty);
+        let changed = self.dirty.extract_if(.., |_, due| *due <= now).map(|(name, _)| name);
+        let mut names: BTreeSet<String> = changed.collect();
         self.counts.gpu_nodes_written += names.len();
         let changed = names.len();
         names.extend(

@@ -28,13 +28,13 @@ fn pod(name: &str, planned: bool) -> Seen {
 
 #[test]
 fn a_bound_pod_is_confirmed_and_then_runs() {
-    let mut state = state();
-    state.see(&pod("a", true), Instant::now());
-    let (nodes, pods) = state.take(Instant::now());
+    let (mut state, now) = (state(), Instant::now());
+    state.see(&pod("a", true), now);
+    assert_eq!(state.take(now), (Vec::new(), vec![("a".to_owned(), RUNNING)]));
+    let (nodes, _) = state.take(now + GPU_NODE_CONFIRM);
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].1["status"]["allocations"][0]["pod"], "a");
-    assert_eq!(pods, [("a".to_owned(), RUNNING)]);
-    assert_eq!(state.take(Instant::now()), (Vec::new(), Vec::new()), "once");
+    assert_eq!(state.take(now + GPU_NODE_CONFIRM), (Vec::new(), Vec::new()), "once");
 }
 
 #[test]
@@ -48,11 +48,10 @@ fn two_plans_for_one_gpu_leave_one_pod_out_and_are_counted() {
 
 #[test]
 fn what_a_deleted_pod_held_is_told_to_be_free() {
-    let mut state = state();
-    state.see(&pod("a", true), Instant::now());
-    state.take(Instant::now());
-    state.gone(&pod("a", true));
-    let (nodes, _) = state.take(Instant::now());
+    let (mut state, now) = (state(), Instant::now());
+    state.see(&pod("a", true), now);
+    state.gone(&pod("a", true), now);
+    let (nodes, _) = state.take(now);
     assert_eq!(nodes[0].1["status"]["allocations"], json!([]));
 }
 
