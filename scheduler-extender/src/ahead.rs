@@ -20,6 +20,7 @@ use crate::defrag::pace::Budget;
 use crate::drain::Drainer;
 use crate::lease::{Held, Lease, identity};
 use crate::planner::Planner;
+use crate::planner::rush::Rush;
 use crate::preempt::Preemptor;
 use crate::preempt::course::PATIENCE;
 use crate::watch::Feed;
@@ -90,6 +91,7 @@ pub struct Ahead {
     stop: oneshot::Sender<()>,
     lease: JoinHandle<()>,
     held: Held,
+    rush: Option<Arc<Rush>>,
 }
 
 impl Ahead {
@@ -107,15 +109,17 @@ impl Ahead {
         let (namespace, name) = (&args.lease_namespace, &args.lease_name);
         let lease = Lease::new(client.clone(), namespace, name, identity(), feed.metrics.clone());
         let held = lease.held();
+        let rush = Arc::new(Rush::new(args.nominations_max));
         if args.plans() {
-            Self::plan(args, client, feed, &held, parts);
+            Self::plan(args, client, feed, &held, &rush, parts);
         }
+        let rush = args.nominate.then_some(rush);
         let (stop, stopped) = oneshot::channel::<()>();
         let lease = tokio::spawn(lease.run(async {
             // Dropped or sent, it means the same.
             let _ = stopped.await;
         }));
-        Some(Self { stop, lease, held })
+        Some(Self { stop, lease, held, rush })
     }
 
     /// Whether the Lease is held.
@@ -123,14 +127,21 @@ impl Ahead {
         self.held.clone()
     }
 
+    /// The pods that came last, where they are nominated by whoever holds the Lease.
+    pub fn rush(&self) -> Option<Arc<Rush>> {
+        self.rush.clone()
+    }
+
     fn plan(
         args: &AheadArgs,
         client: &Client,
         feed: &Feed,
         held: &Held,
+        rush: &Arc<Rush>,
         parts: &mut JoinSet<Result<(), Fault>>,
     ) {
-        let desk = Arc::new(Desk::new(Keep { settled: args.nominate, movable: args.defrag }));
+        let keep = Keep { settled: args.nominate, movable: args.defrag };
+        let desk = Arc::new(Desk::new(keep, rush.clone()));
         parts.spawn(feed::pods(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         parts.spawn(feed::nodes(client.clone(), feed.clone(), desk.clone()).map_err(Fault::software));
         if args.nominate {

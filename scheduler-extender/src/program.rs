@@ -126,6 +126,7 @@ pub async fn run(args: Args) -> Result<(), Fault> {
         metrics,
         tls,
         leads,
+        rush: ahead.as_ref().and_then(Ahead::rush),
     };
     let stopped = async {
         // Dropped or sent, it means the same.

@@ -12,8 +12,9 @@ use super::read::{BudgetObject, NodeObject, PodObject};
 use super::{Book, Settled};
 use crate::chain::chain;
 use crate::health::Kind;
+use crate::planner::rush::Rush;
 use crate::seldom::Seldom;
-use crate::state::event::{Change, Event};
+use crate::state::event::{self, Change, Event};
 use crate::watch::{self, Feed, WatchEnded};
 
 /// Pods that wait no longer and of which nobody has taken notice; beyond that they are forgotten.
@@ -27,6 +28,8 @@ pub struct Desk {
     inner: Mutex<Inner>,
     changed: Notify,
     keep: Keep,
+    /// What is told of nominations.
+    pub rush: Arc<Rush>,
 }
 
 /// What is kept beside what everybody needs.
@@ -50,9 +53,9 @@ pub struct Inner {
 }
 
 impl Desk {
-    /// An empty book.
-    pub fn new(keep: Keep) -> Self {
-        Self { inner: Mutex::default(), changed: Notify::new(), keep }
+    /// An empty book; `rush` is told who is nominated.
+    pub fn new(keep: Keep, rush: Arc<Rush>) -> Self {
+        Self { inner: Mutex::default(), changed: Notify::new(), keep, rush }
     }
 
     /// Opens the book. Never over an `.await`.
@@ -73,6 +76,7 @@ impl Desk {
 
     fn pod(&self, change: Change<PodObject>) -> Event {
         let (narrow, wide) = split(change, PodObject::narrow);
+        self.tell_of_nominations(&narrow);
         self.write(|inner| {
             let wide = map(wide, |object| {
                 let mut pod = Pod::of(object, &mut inner.book.names);
@@ -88,6 +92,19 @@ impl Desk {
             }
         });
         Event::Pod(narrow)
+    }
+
+    fn tell_of_nominations(&self, change: &Change<event::Pod>) {
+        match change {
+            Change::Applied(pod) if pod.node.is_empty() && !pod.terminal => match pod.nominated.is_empty() {
+                true => self.rush.not_nominated(&pod.uid),
+                false => self.rush.nominated(&pod.uid),
+            },
+            Change::Applied(event::Pod { uid, .. }) | Change::Deleted(uid) => self.rush.settled(uid),
+            Change::ListBegins => self.rush.begin_anew(),
+            // How long ago those were nominated is not known.
+            Change::Listed(_) | Change::ListEnds => {}
+        }
     }
 
     fn node(&self, change: Change<NodeObject>) -> Event {

@@ -41,8 +41,10 @@ pub struct Book {
     nodes: BTreeMap<String, Node>,
     pods: HashMap<String, Pod>,
     by_node: HashMap<String, BTreeSet<String>>,
-    /// What the pods bound to a node ask for; reckoned when it is asked for.
+    /// What the pods bound to a node ask for, but for the stale ones.
     used: HashMap<String, Amounts>,
+    /// The nodes whose pods have changed since.
+    stale: BTreeSet<String>,
     waiting: BTreeMap<Place, String>,
     places: HashMap<String, Place>,
     told: u64,
@@ -105,7 +107,7 @@ impl Book {
             self.places.insert(pod.uid.clone(), place);
         } else {
             self.by_node.entry(pod.node.clone()).or_default().insert(pod.uid.clone());
-            self.used.remove(&pod.node);
+            self.stale.insert(pod.node.clone());
             for repels in &pod.repels {
                 *self.repels.entry(repels.clone()).or_default() += 1;
             }
@@ -128,7 +130,7 @@ impl Book {
             if uids.is_empty() {
                 self.by_node.remove(&pod.node);
             }
-            self.used.remove(&pod.node);
+            self.stale.insert(pod.node.clone());
             for repels in &pod.repels {
                 if let Some(count) = self.repels.get_mut(repels) {
                     *count -= 1;
@@ -178,11 +180,14 @@ impl Book {
 
     /// Sums up what is in use of the nodes whose pods changed. Before [`used`](Self::used) is asked.
     pub fn refresh(&mut self) {
-        for (node, uids) in &self.by_node {
-            if !self.used.contains_key(node) {
-                let mut used = Amounts::default();
-                uids.iter().filter_map(|uid| self.pods.get(uid)).for_each(|pod| used.add(&pod.wants));
-                self.used.insert(node.clone(), used);
+        for node in std::mem::take(&mut self.stale) {
+            let mut used = Amounts::default();
+            let mut pods = self.on_node(&node).peekable();
+            let none = pods.peek().is_none();
+            pods.for_each(|pod| used.add(&pod.wants));
+            match none {
+                true => drop(self.used.remove(&node)),
+                false => drop(self.used.insert(node, used)),
             }
         }
     }

@@ -42,6 +42,7 @@ pub struct Metrics {
     certificates_refused: Gauge,
     leader: Gauge,
     nominations: Family<OutcomeLabel, Counter>,
+    filter_waits: Counter,
     evictions: Family<EvictionLabel, Counter>,
     moves: Family<MoveLabel, Counter>,
     moves_refused: Family<ReasonLabel, Counter>,
@@ -66,6 +67,7 @@ impl Metrics {
             certificates_refused: Gauge::default(),
             leader: Gauge::default(),
             nominations: Family::default(),
+            filter_waits: Counter::default(),
             evictions: Family::default(),
             moves: Family::default(),
             moves_refused: Family::default(),
@@ -121,6 +123,11 @@ impl Metrics {
             "nominations",
             "GPU pods of our scheduler that were bound, by whether they were nominated before; and nominations taken back",
             metrics.nominations.clone(),
+        );
+        registry.register(
+            "filter_waits",
+            "Answers of filter that waited for nominations",
+            metrics.filter_waits.clone(),
         );
         registry.register(
             "evictions",
@@ -196,6 +203,11 @@ impl Metrics {
     /// A deletion cost was written, or not.
     pub fn deletion_cost(&self, written: bool) {
         self.deletion_costs.get_or_create(&WriteLabel::of(written)).inc();
+    }
+
+    /// An answer waited for nominations.
+    pub fn waited(&self) {
+        self.filter_waits.inc();
     }
 
     /// It is known what became of a nomination.

@@ -16,6 +16,7 @@
 
 pub mod left;
 pub mod plan;
+pub mod rush;
 pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -47,7 +48,7 @@ const WRITES_MAX: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// The pause after a round, at least and at most: a storm of events is looked at in whole.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
-/// So many times as long as a round took that nominated nobody is the pause, so that it costs a fifth of a core at most.
+/// So many times as long as a round took is the pause after it, so that rounds cost a fifth of a core at most.
 const PAUSE_TIMES: u32 = 4;
 /// In so many rounds at most as many pods are nominated as may be.
 const ROUNDS_A_FILL: usize = 8;
@@ -112,9 +113,8 @@ impl Planner {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let start = Instant::now();
-            let begun = self.round(&mut course)?;
-            let pause = if begun == 0 { start.elapsed() * PAUSE_TIMES } else { PAUSE.0 };
-            tokio::time::sleep(pause.clamp(PAUSE.0, PAUSE.1)).await;
+            self.round(&mut course)?;
+            tokio::time::sleep((start.elapsed() * PAUSE_TIMES).clamp(PAUSE.0, PAUSE.1)).await;
             tokio::select! {
                 () = self.desk.changed() => {}
                 _ = ticks.tick() => {}
@@ -127,8 +127,8 @@ impl Planner {
         }
     }
 
-    /// Looks at the queue once, and begins to write what it decides. Answers with how many writes it began.
-    fn round(&self, course: &mut Course) -> Result<usize, Broken> {
+    /// Looks at the queue once, and begins to write what it decides.
+    fn round(&self, course: &mut Course) -> Result<(), Broken> {
         let held = self.held.now();
         let now = Instant::now();
         let nominations = {
@@ -145,7 +145,7 @@ impl Planner {
                 course.tracker.clear();
                 course.left.clear();
                 course.resume = None;
-                return Ok(0);
+                return Ok(());
             }
             desk.book.refresh();
             for (_, pod) in desk.book.waiting(None) {
@@ -178,12 +178,12 @@ impl Planner {
             // From now on, before anybody has told it back, filter keeps their room.
             self.store.change(|state| nominations.iter().for_each(|it| state.nominate(&it.uid, &it.node)))?;
         }
-        let begun = nominations.len();
         for nomination in nominations {
             course.tracker.begins(&nomination.uid, nomination.node.clone());
+            self.desk.rush.begins(&nomination.uid);
             self.begin(nomination, course.results.clone());
         }
-        Ok(begun)
+        Ok(())
     }
 
     /// Whether room is kept for a pod that is only being made: its nomination is preemption's.
@@ -235,6 +235,7 @@ impl Planner {
             Err(error) => {
                 // Where nobody knows, it counts as not done: if it was, the watch tells.
                 course.tracker.written(&uid, false, now);
+                self.desk.rush.failed(&uid);
                 self.store.change(|state| state.unnominate(&uid))?;
                 tracing::debug!(pod.namespace = namespace, pod.name = name, pod.uid = uid, %node, %error, "Pod not nominated.");
                 if error.is_forbidden() && course.complaint.now() {

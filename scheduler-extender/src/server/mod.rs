@@ -31,6 +31,7 @@ use self::route::{respond, turn_away};
 use crate::binding::Binder;
 use crate::lease::Held;
 use crate::metrics::Metrics;
+use crate::planner::rush::Rush;
 use crate::seldom::Seldom;
 use crate::tls::Tls;
 use crate::verbs::Verbs;
@@ -54,6 +55,8 @@ pub struct Server {
     pub tls: Option<Arc<Tls>>,
     /// The Lease, where its holder alone is to be asked: clients keep connections to one that holds it no longer.
     pub leads: Option<Held>,
+    /// Where pods are nominated: while many are, filter's answers wait for the next ones.
+    pub rush: Option<Arc<Rush>>,
 }
 
 impl Server {

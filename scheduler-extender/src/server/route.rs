@@ -63,6 +63,9 @@ where
         }
     };
     let _answering = pace.arrived();
+    if verb == Verb::Filter {
+        wait_for_nominations(server, &body).await;
+    }
     let start = Instant::now();
     let answer = answer(server, verb, body).await;
     server.metrics.answered(verb, answer.outcome, start.elapsed().as_secs_f64());
@@ -71,6 +74,16 @@ where
         tracing::warn!(?verb, %answer, "A request cannot be served; more of these are not logged for a minute.");
     }
     to_http(answer)
+}
+
+/// Lets pods be nominated before kube-scheduler takes up the next one.
+async fn wait_for_nominations(server: &Server, body: &[u8]) {
+    if let Some(rush) = &server.rush
+        && let Some(uid) = server.verbs.asker(body)
+        && rush.over(&uid).await
+    {
+        server.metrics.waited();
+    }
 }
 
 async fn answer(server: &Server, verb: Verb, body: Bytes) -> Answer {

@@ -29,7 +29,10 @@ fn server() -> (Server, Registry) {
     let metrics = Arc::new(Metrics::new(&mut registry));
     let store = Arc::new(Store::new(synthetic::state(2, 4, Now::read())));
     let binder = Binder::new(nobody(), store.clone(), metrics.clone());
-    (Server { verbs: Arc::new(Verbs::new(store)), binder, metrics, tls: None, leads: None }, registry)
+    (
+        Server { verbs: Arc::new(Verbs::new(store)), binder, metrics, tls: None, leads: None, rush: None },
+        registry,
+    )
 }
 
 async fn ask<B>(server: &Server, request: Request<B>, local: &str) -> (u16, String)

@@ -196,7 +196,7 @@ impl State {
             market_version: self.outlook.version,
             names: self.names.clone(),
             assumed: Arc::new(assumed.collect()),
-            ahead: Arc::new(self.ahead()),
+            ahead: self.ahead(),
             index: self.index.clone(),
             nodes: self.views.clone(),
         })

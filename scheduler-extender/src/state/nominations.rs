@@ -137,6 +137,8 @@ pub fn arrange<'a>(node: &Occupied, nominees: impl IntoIterator<Item = &'a Nomin
 pub(super) struct Nominations {
     by_uid: BTreeMap<String, Ours>,
     by_node: BTreeMap<Arc<str>, BTreeSet<String>>,
+    /// Which nodes were chosen ahead, by UID, as it was told last; `None` once that is no longer so.
+    ahead: Option<Arc<HashMap<String, Arc<str>>>>,
 }
 
 #[derive(Debug)]
@@ -151,6 +153,7 @@ struct Ours {
 impl Nominations {
     fn remove(&mut self, uid: &str) -> Option<Arc<str>> {
         let ours = self.by_uid.remove(uid)?;
+        self.ahead = None;
         if let Some(uids) = self.by_node.get_mut(&ours.node) {
             uids.remove(uid);
             if uids.is_empty() {
@@ -187,6 +190,7 @@ impl State {
         self.nominations.by_node.entry(node.clone()).or_default().insert(uid.to_owned());
         self.touch(&node);
         self.nominations.by_uid.insert(uid.to_owned(), Ours { node, until_told, to_go });
+        self.nominations.ahead = None;
         true
     }
 
@@ -195,10 +199,19 @@ impl State {
         self.nominations.by_uid.get(uid).map(|ours| ours.node.clone())
     }
 
-    /// Every pod for which we keep room that the watch has not told back, with the node.
-    pub(super) fn ahead(&self) -> HashMap<String, Arc<str>> {
-        let ours = self.nominations.by_uid.iter().filter(|(_, ours)| ours.until_told);
-        ours.map(|(uid, ours)| (uid.clone(), ours.node.clone())).collect()
+    /// The node that was chosen ahead for each pod that waits: by us a moment ago, or as the API server has it.
+    pub(super) fn ahead(&mut self) -> Arc<HashMap<String, Arc<str>>> {
+        let news = std::mem::take(&mut self.pods.nominations_changed);
+        match &self.nominations.ahead {
+            Some(known) if !news => known.clone(),
+            _ => {
+                let told = self.pods.nominations().map(|(uid, node)| (uid.to_owned(), Arc::from(node)));
+                let ours = self.nominations.by_uid.iter().filter(|(_, ours)| ours.until_told);
+                // Where we have just chosen another node than is told, ours is newer.
+                let all = told.chain(ours.map(|(uid, ours)| (uid.clone(), ours.node.clone())));
+                self.nominations.ahead.insert(Arc::new(all.collect())).clone()
+            }
+        }
     }
 
     /// Keeps room for a pod no longer, unless the API server has it nominated.

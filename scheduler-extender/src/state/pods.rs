@@ -156,6 +156,8 @@ pub(super) struct Pods {
     by_node: HashMap<String, Vec<Arc<str>>>,
     /// The pods that wait and are nominated to a node.
     nominated: BTreeMap<String, BTreeSet<Arc<str>>>,
+    /// Whether these have changed since somebody set this back.
+    pub(super) nominations_changed: bool,
     asks: Asks,
     /// How many lists have begun.
     lists: u64,
@@ -210,6 +212,11 @@ impl Pods {
     /// The nodes to which pods that wait are nominated.
     pub(super) fn nominated_nodes(&self) -> impl Iterator<Item = &str> {
         self.nominated.keys().map(String::as_str)
+    }
+
+    /// The UIDs of the pods that wait and are nominated, with their nodes.
+    pub(super) fn nominations(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.nominated.iter().flat_map(|(node, uids)| uids.iter().map(move |uid| (&**uid, &**node)))
     }
 
     /// The pods that wait and are nominated to a node, by UID.
@@ -287,6 +294,7 @@ impl Pods {
             uids.insert(at, uid.clone());
         } else if let Some(node) = record.nominated() {
             self.nominated.entry(node.to_owned()).or_default().insert(uid.clone());
+            self.nominations_changed = true;
             nodes.push(node.to_owned());
         }
         self.by_uid.insert(uid, Box::new(record));
@@ -308,6 +316,7 @@ impl Pods {
             }
         }
         if let Some(node) = record.nominated() {
+            self.nominations_changed = true;
             if let Some(uids) = self.nominated.get_mut(node) {
                 uids.remove(uid);
                 if uids.is_empty() {

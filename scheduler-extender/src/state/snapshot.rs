@@ -132,7 +132,7 @@ pub struct Snapshot {
     pub names: Arc<GpuNames>,
     /// The nodes for which devices are held for a pod whose binding is not seen yet, by the pod's UID.
     pub assumed: Arc<HashMap<String, Arc<str>>>,
-    /// The nodes that were chosen ahead for pods that wait, by the pod's UID, until the API server tells it back.
+    /// The nodes that were chosen ahead for pods that wait, by the pod's UID.
     pub ahead: Arc<HashMap<String, Arc<str>>>,
     pub(super) index: Arc<Index>,
     pub(super) nodes: Views,

@@ -113,6 +113,12 @@ impl Verbs {
         Answer::json(filter(&snapshot, &self.memo, &asked, now))
     }
 
+    /// The UID of the pod that a request to filter is about, if it asks for GPUs.
+    pub fn asker(&self, body: &[u8]) -> Option<String> {
+        let pod = wire::read_pod(body).ok()?;
+        pod.want(&self.store.snapshot().names).ok()?.map(|_| pod.metadata.uid)
+    }
+
     /// `ExtenderPreemptionArgs` to `ExtenderPreemptionResult`. It has no room for an error, so one is a 500: the pod is
     /// then tried again later.
     pub fn preempt(&self, body: &[u8], now: Instant) -> Answer {

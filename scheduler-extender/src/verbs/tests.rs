@@ -137,7 +137,7 @@ fn a_pod_whose_devices_are_held_fits_where_they_are() {
 }
 
 #[test]
-fn a_pod_whose_place_was_chosen_ahead_gets_that_node_alone_until_the_nomination_is_told() {
+fn a_pod_whose_place_was_chosen_ahead_gets_that_node_alone() {
     let now = Now::read();
     let mut state = synthetic::state(3, 0, now);
     let uid = "6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11";
@@ -152,12 +152,16 @@ fn a_pod_whose_place_was_chosen_ahead_gets_that_node_alone_until_the_nomination_
     assert_eq!(names(&all)["FailedNodes"], json!({}));
     assert_eq!(names(&["gpu-node-0", "gpu-node-2"])["NodeNames"], json!(["gpu-node-0", "gpu-node-2"]));
     let told = Pod { nominated: "gpu-node-1".into(), ..pod };
-    store.change(|state| state.apply(Event::Pod(Change::Applied(told)), now)).unwrap();
+    store.change(|state| state.apply(Event::Pod(Change::Applied(told.clone())), now)).unwrap();
     assert_eq!(
         names(&all)["NodeNames"],
-        json!(all),
-        "kube-scheduler has tried it by itself, and asks for others"
+        json!(["gpu-node-1"]),
+        "kube-scheduler had not heard of it when it began"
     );
+    assert_eq!(names(&["gpu-node-0", "gpu-node-2"])["NodeNames"], json!(["gpu-node-0", "gpu-node-2"]));
+    let taken_back = Pod { nominated: String::new(), ..told };
+    store.change(|state| state.apply(Event::Pod(Change::Applied(taken_back)), now)).unwrap();
+    assert_eq!(names(&all)["NodeNames"], json!(all));
 }
 
 #[test]

@@ -41,6 +41,14 @@ pub struct ExtenderArgs<'a> {
     node_names: Option<Vec<Name<'a>>>,
 }
 
+/// The same, but for the nodes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AboutPod {
+    #[serde(alias = "pod", default)]
+    pod: Option<Pod>,
+}
+
 /// API objects of nodes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -167,6 +175,15 @@ pub fn read_args(body: &[u8]) -> Result<Asked<'_>, WireError> {
     let nodes = nodes.filter(|_| node_names.is_none()).unwrap_or_default().items;
     let names = node_names.unwrap_or_else(|| nodes.iter().map(Name::of).collect());
     Ok(Asked { pod, names, nodes })
+}
+
+/// Reads only which pod a request to filter or prioritize is about.
+///
+/// # Errors
+/// [`WireError`].
+pub fn read_pod(body: &[u8]) -> Result<Pod, WireError> {
+    let AboutPod { pod } = read(body)?;
+    pod.ok_or(WireError::NoPod)
 }
 
 /// Reads a request to bind.

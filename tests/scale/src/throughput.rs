@@ -54,8 +54,9 @@ pub struct Figures {
     pub took: Duration,
     /// The mean of kube-scheduler's algorithm, in milliseconds.
     pub algorithm_ms: f64,
-    /// Calls of filter and prioritize; a nominated pod needs no prioritize.
-    pub calls: (f64, f64),
+    /// Calls of filter and prioritize, and those of filter that waited for nominations; a nominated pod needs no
+    /// prioritize.
+    pub calls: (f64, f64, f64),
     /// Pods that were bound to the node for which they were seen nominated.
     pub on_nominated: usize,
     /// Writes at the API server by what and how, everybody's.
@@ -84,11 +85,11 @@ impl Figures {
             self.took.as_secs_f64(),
             self.algorithm_ms,
         );
-        let (filter, prioritize) = self.calls;
+        let (filter, prioritize, waits) = self.calls;
         if filter > 0.0 {
             println!(
                 "  {filter} filter and {prioritize} prioritize calls: {:.1} % of the pods were tried on one nominated \
-                 node alone; {} landed on the node they were nominated for",
+                 node alone; {waits} waited for nominations; {} landed on the node they were nominated for",
                 100.0 * (1.0 - per_pod(prioritize)).max(0.0),
                 self.on_nominated,
             );
@@ -257,10 +258,11 @@ async fn mean_ms(pair: &Pair) -> Result<f64> {
     Ok(1e3 * metrics.sum(&format!("{name}_sum"), &[]) / count.max(1.0))
 }
 
-async fn calls(pair: &Pair) -> Result<(f64, f64)> {
+async fn calls(pair: &Pair) -> Result<(f64, f64, f64)> {
     let metrics = pair.extender_metrics().await?;
     let of = |verb| metrics.sum("stowage_scheduler_extender_requests_total", &[verb]);
-    Ok((of("verb=\"filter\""), of("verb=\"prioritize\"")))
+    let waits = metrics.sum("stowage_scheduler_extender_filter_waits_total", &[]);
+    Ok((of("verb=\"filter\""), of("verb=\"prioritize\""), waits))
 }
 
 /// Prints the median rate of each setup, beside that of the first.

@@ -1,0 +1,210 @@
+//! Whether kube-scheduler takes pods up faster than they are nominated.
+//!
+//! kube-scheduler takes a pod as soon as it has nothing else to do. Where pods come one after another, that is before
+//! anybody could have nominated it; looking at thousands of nodes for it then takes as long as some fifty nominated
+//! pods would have, and so on with the next one. So while many pods are being nominated, filter answers only once some
+//! of them wait behind the one that it is asked about: kube-scheduler finds a nominated one next. Where few are
+//! nominated, because few come or because they fit nowhere, nobody waits.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// So many pods that are nominated within [`WINDOW`] make a rush.
+const MANY: usize = 8;
+/// See [`MANY`].
+const WINDOW: Duration = Duration::from_millis(250);
+/// So many nominated pods behind the one that is asked about are enough: what kube-scheduler's watch may lag behind ours.
+const ENOUGH: usize = 8;
+/// The longest wait. kube-scheduler gives an extender five seconds.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// How often it is looked whether there are enough.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The pods that are nominated, or about to be.
+#[derive(Debug)]
+pub struct Rush {
+    enough: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The UIDs of those whose nomination is being written, and has not come back by the watch.
+    under_way: HashSet<String>,
+    /// The UIDs of those that are nominated, and were not asked about.
+    ready: HashSet<String>,
+    /// The UIDs of those that were asked about, until they wait no longer: the news that one is nominated may come after
+    /// that.
+    asked: HashSet<String>,
+    /// When the last ones were nominated.
+    last: VecDeque<Instant>,
+}
+
+impl Rush {
+    /// Nobody is nominated yet; so many may be at once.
+    pub fn new(nominations_max: usize) -> Self {
+        Self { enough: ENOUGH.min(nominations_max / 2), inner: Mutex::default() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // What a panic leaves behind misleads for a moment at worst.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A nomination is being written.
+    pub fn begins(&self, uid: &str) {
+        self.inner().under_way.insert(uid.to_owned());
+    }
+
+    /// The API server has a waiting pod nominated.
+    pub fn nominated(&self, uid: &str) {
+        let mut inner = self.inner();
+        inner.under_way.remove(uid);
+        if !inner.asked.contains(uid) && inner.ready.insert(uid.to_owned()) {
+            inner.last.truncate(MANY - 1);
+            inner.last.push_front(Instant::now());
+        }
+    }
+
+    /// A waiting pod is not nominated.
+    pub fn not_nominated(&self, uid: &str) {
+        self.inner().ready.remove(uid);
+    }
+
+    /// A nomination could not be written.
+    pub fn failed(&self, uid: &str) {
+        self.inner().under_way.remove(uid);
+    }
+
+    /// A pod waits no longer.
+    pub fn settled(&self, uid: &str) {
+        let mut inner = self.inner();
+        inner.under_way.remove(uid);
+        inner.ready.remove(uid);
+        inner.asked.remove(uid);
+    }
+
+    /// All pods are told anew.
+    pub fn begin_anew(&self) {
+        let mut inner = self.inner();
+        inner.under_way.clear();
+        inner.ready.clear();
+        inner.asked.clear();
+    }
+
+    /// Whether more will be ready than are: nominations of others are being written, or many were a moment ago.
+    fn more_to_come(&self, uid: &str) -> bool {
+        let inner = self.inner();
+        let under_way = inner.under_way.len() > usize::from(inner.under_way.contains(uid));
+        let many = inner.last.get(MANY - 1).is_some_and(|at| at.elapsed() < WINDOW);
+        inner.ready.len() < self.enough && (under_way || many)
+    }
+
+    /// Waits until enough other pods are ready or no more will be, for [`WAIT_MAX`] at most. `true` if it waited.
+    pub async fn over(&self, uid: &str) -> bool {
+        {
+            let mut inner = self.inner();
+            inner.ready.remove(uid);
+            inner.asked.insert(uid.to_owned());
+        }
+        let latest = Instant::now() + WAIT_MAX;
+        let mut waited = false;
+        while Instant::now() < latest && self.more_to_come(uid) {
+            waited = true;
+            sleep(LOOK_EVERY).await;
+        }
+        waited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep_until;
+
+    use super::*;
+
+    /// How long, in milliseconds, a pod waits that is asked about after some time, if so many others are nominated, one
+    /// every so often, and nobody is asked about.
+    async fn waited(asked: u64, others: u64, every: u64) -> u128 {
+        let (rush, start) = (Rush::new(256), Instant::now());
+        let after = |millis| start + Duration::from_millis(millis);
+        let coming = async {
+            for n in 1..=others {
+                sleep_until(after(n * every)).await;
+                rush.nominated(&n.to_string());
+                // As if kube-scheduler had it, so that there are never enough.
+                rush.settled(&n.to_string());
+            }
+            std::future::pending::<()>().await;
+        };
+        let asking = async {
+            sleep_until(after(asked)).await;
+            rush.nominated("own");
+            let waits = rush.over("own").await;
+            assert_eq!(waits, Instant::now() > after(asked));
+        };
+        tokio::select! {
+            () = asking => {}
+            () = coming => {}
+        }
+        start.elapsed().as_millis() - u128::from(asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_waits_while_many_others_are_nominated_and_not_for_ever() {
+        assert_eq!(waited(100, 0, 1).await, 0, "alone");
+        assert_eq!(waited(101, 6, 10).await, 0, "few others");
+        assert_eq!(waited(501, 20, 10).await, 0, "that was a while ago");
+        assert_eq!(waited(901, 30, 40).await, 0, "not so many a second");
+        assert_eq!(waited(201, 30, 10).await, 280, "until so long after the eighth last one");
+        assert_eq!(waited(201, 200, 10).await, WAIT_MAX.as_millis());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_waits_no_longer_than_for_enough_others() {
+        let rush = Rush::new(256);
+        for n in 0..ENOUGH {
+            rush.nominated(&n.to_string());
+        }
+        assert!(!rush.over("another").await, "enough are ready");
+        let (start, told) = (Instant::now(), Duration::from_millis(7));
+        let (waits, ()) = tokio::join!(rush.over("0"), async {
+            sleep_until(start + told).await;
+            rush.nominated("new");
+        });
+        assert!(waits);
+        assert_eq!(start.elapsed().as_millis(), 10);
+        // Where no more may be nominated at once, fewer are enough.
+        let few = Rush { enough: Rush::new(3).enough, ..rush };
+        ["0", "1", "2", "3", "4", "5", "6"].into_iter().for_each(|uid| few.settled(uid));
+        assert!(!few.over("7").await);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_waits_for_what_is_being_written_of_others() {
+        let rush = Rush::new(256);
+        rush.begins("own");
+        assert!(!rush.over("own").await, "its own it need not know");
+        rush.begins("other");
+        let start = Instant::now();
+        let (waits, ()) = tokio::join!(rush.over("own"), async {
+            sleep(Duration::from_millis(7)).await;
+            rush.failed("other");
+        });
+        assert!(waits && start.elapsed().as_millis() == 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_was_asked_about_is_nobody_to_wait_for() {
+        let rush = Rush::new(2);
+        rush.over("early").await;
+        rush.nominated("early");
+        rush.begins("other");
+        assert!(rush.over("own").await, "early is not behind it");
+        rush.settled("early");
+        rush.nominated("early");
+        assert!(!rush.over("own").await, "another pod could be, some day");
+    }
+}
