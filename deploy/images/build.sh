@@ -10,17 +10,17 @@
 set -euo pipefail
 # Whoever builds: not root runs the extender, and must be able to reach it.
 umask 022
-cd "$(dirname "$0")/../.."
 
 programs="" out=target/images tag=""
 while [ $# -gt 0 ]; do
     case "$1" in
-        --programs) programs=$2; shift 2 ;;
+        --programs) programs="$(realpath -- "$2")"; shift 2 ;;
         --tag) tag=$2; shift 2 ;;
         -*) echo "build.sh: unknown option $1" >&2; exit 2 ;;
-        *) out=$1; shift ;;
+        *) out="$(realpath --canonicalize-missing -- "$1")"; shift ;;
     esac
 done
+cd "$(dirname "$0")/../.."
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 export LC_ALL=C TZ=UTC
 # Names of images are in small letters, owners on a forge need not be.
