@@ -4,23 +4,28 @@
 #   deploy/images/build.sh [--programs FOLDER] [--tag TAG] [OUT]
 #
 # OUT (default: target/images) gets stowage-scheduler-extender.tar and stowage-device-plugin.tar, for `ctr images import`,
-# `skopeo copy oci-archive:…` and `docker load`. --programs takes programs that are built already. The same commit on the same
-# toolchain gives the same bytes: times are SOURCE_DATE_EPOCH (default: the commit's), names are sorted, owners are root.
+# `skopeo copy oci-archive:…` and `docker load`. --programs takes programs that are built already. REGISTRY says where the
+# images will be (default: ghcr.io/stowage). The same commit on the same toolchain gives the same bytes, in whichever folder:
+# times are SOURCE_DATE_EPOCH (default: the commit's), names are sorted, owners are root.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+# Whoever builds: not root runs the extender, and must be able to reach it.
+umask 022
 
 programs="" out=target/images tag=""
 while [ $# -gt 0 ]; do
     case "$1" in
-        --programs) programs=$2; shift 2 ;;
+        --programs) programs="$(realpath -- "$2")"; shift 2 ;;
         --tag) tag=$2; shift 2 ;;
         -*) echo "build.sh: unknown option $1" >&2; exit 2 ;;
-        *) out=$1; shift ;;
+        *) out="$(realpath --canonicalize-missing -- "$1")"; shift ;;
     esac
 done
+cd "$(dirname "$0")/../.."
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 export LC_ALL=C TZ=UTC
+# Names of images are in small letters, owners on a forge need not be.
 registry="${REGISTRY:-ghcr.io/stowage}"
+registry="${registry,,}"
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
 tag="${tag:-$version}"
 machine="$(uname -m)"
@@ -35,8 +40,15 @@ trap 'rm -rf "$work"' EXIT
 # The extender needs nothing of its system, so it is linked statically with musl. The plugin loads the driver's library, which
 # is made for glibc.
 build() {
-    # Paths of this machine do not belong into a program.
-    export RUSTFLAGS="--remap-path-prefix=$PWD=/stowage --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    # Paths of this machine do not belong into a program. Those of the standard library are there only where its source is
+    # installed as well, and then get the name that they have without it.
+    local standard_library commit
+    standard_library="$(rustc --print sysroot)/lib/rustlib/src/rust"
+    commit="$(rustc --version --verbose | sed -n 's/^commit-hash: //p')"
+    unset RUSTFLAGS
+    CARGO_ENCODED_RUSTFLAGS="$(printf -- '--remap-path-prefix=%s\x1f' "$PWD=/stowage" \
+        "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$standard_library=/rustc/$commit")"
+    export CARGO_ENCODED_RUSTFLAGS="${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}"
     local musl="$machine-unknown-linux-musl" glibc="$machine-unknown-linux-gnu"
     if ! rustc --print target-libdir --target "$musl" | xargs test -d; then
         rustup target add "$musl"
@@ -48,7 +60,8 @@ build() {
     cargo build --release --locked --package stowage-device-plugin --target "$glibc"
     programs="$work/programs"
     mkdir "$programs"
-    cp "target/$musl/release/stowage-scheduler-extender" "target/$glibc/release/stowage-device-plugin" "$programs"
+    local target="${CARGO_TARGET_DIR:-target}"
+    cp "$target/$musl/release/stowage-scheduler-extender" "$target/$glibc/release/stowage-device-plugin" "$programs"
 }
 
 # Puts a program into a root folder, and with it the libraries that it is linked with, where the loader looks for them.
@@ -110,6 +123,10 @@ END
 {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:${manifest[0]}","size":${manifest[1]},"platform":{"architecture":"$architecture","os":"linux"},"annotations":{"org.opencontainers.image.ref.name":"$tag","io.containerd.image.name":"$registry/$name:$tag"}}]}
 END
     echo '{"imageLayoutVersion":"1.0.0"}' > "$work/image/oci-layout"
+    # What `docker load` reads, of the same blobs; everybody else reads index.json.
+    cat > "$work/image/manifest.json" << END
+[{"Config":"blobs/sha256/${config[0]}","RepoTags":["$registry/$name:$tag"],"Layers":["blobs/sha256/${layer[0]}"]}]
+END
     mkdir -p "$out"
     archive "$work/image" "$out/$name.tar"
     echo "$out/$name.tar $registry/$name:$tag sha256:${manifest[0]} $(stat -c %s "$out/$name.tar") bytes"

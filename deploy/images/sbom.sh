@@ -3,8 +3,8 @@
 #
 #   deploy/images/sbom.sh [OUT]        # default: target/images
 set -euo pipefail
+out="$(realpath --canonicalize-missing -- "${1:-$(dirname "$0")/../../target/images}")"
 cd "$(dirname "$0")/../.."
-out=${1:-target/images}
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 if ! cargo cyclonedx --version > /dev/null 2>&1; then
     cargo install cargo-cyclonedx --locked --version 0.5.9

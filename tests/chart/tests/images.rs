@@ -9,13 +9,17 @@ use serde_json::Value;
 use stowage_chart_tests::{files, helm};
 
 /// Builds the images of two programs that are there on every machine.
-fn build(programs: &Path, out: &Path) {
-    let mut command = Command::new(files::root().join("deploy/images/build.sh"));
+fn build(programs: &Path, out: &Path, umask: &str) {
+    let mut command = Command::new("sh");
     command
+        .args(["-c", r#"umask "$0" && exec "$@""#, umask])
+        .arg(files::root().join("deploy/images/build.sh"))
         .arg("--programs")
         .arg(programs)
         .args(["--tag", "test"])
         .arg(out)
+        // An owner's name as forges write it; in the name of an image are small letters alone.
+        .env("REGISTRY", "ghcr.io/Stowage")
         .env("SOURCE_DATE_EPOCH", "1700000000");
     helm::run(command).unwrap();
 }
@@ -37,8 +41,9 @@ fn two_builds_are_the_same_and_every_name_in_them_is_a_digest() {
         fs::copy("/bin/true", programs.join(name)).unwrap();
     }
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-    build(&programs, &one);
-    build(&programs, &two);
+    build(&programs, &one, "022");
+    // Not root runs the extender: it must be readable, whoever built it.
+    build(&programs, &two, "077");
     for (name, user) in images {
         let archive = format!("{name}.tar");
         assert!(
@@ -67,9 +72,17 @@ fn two_builds_are_the_same_and_every_name_in_them_is_a_digest() {
         assert_eq!(config["config"]["Entrypoint"][0], format!("/usr/bin/{name}"));
         assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
         let layer = blob(&manifest["layers"][0]);
+        // Docker's own description tells the same.
+        let docker = json(&fs::read_to_string(image.join("manifest.json")).unwrap());
+        assert_eq!(docker[0]["RepoTags"][0], format!("ghcr.io/stowage/{name}:test"));
+        assert_eq!(image.join(docker[0]["Config"].as_str().unwrap()), blob(&manifest["config"]));
+        assert_eq!(image.join(docker[0]["Layers"][0].as_str().unwrap()), layer);
         let listing = said("tar", &["--list", "--verbose", "--numeric-owner", "-f", layer.to_str().unwrap()]);
         let program = listing.lines().find(|line| line.ends_with(&format!(" usr/bin/{name}"))).unwrap();
         assert!(program.starts_with("-rwxr-xr-x 0/0 "), "{program}");
+        assert!(
+            listing.lines().any(|line| line.starts_with("drwxr-xr-x 0/0 ") && line.ends_with(" usr/bin/"))
+        );
         // No shell, nor anything else.
         let in_bin = listing.lines().filter(|line| line.contains(" usr/bin/") && !line.ends_with('/'));
         assert_eq!(in_bin.count(), 1, "{listing}");

@@ -40,7 +40,9 @@ pub enum Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root => f.write_str("root (run the tests as root, for instance in a VM or with sudo -E)"),
+            Self::Root => {
+                f.write_str("root (in a VM for instance, or with sudo -E env \"PATH=$PATH\" in front)")
+            }
             Self::Package { what, package } => write!(f, "{what} (Debian package {package})"),
             Self::Go => f.write_str("go 1.21 or newer, to build Kubernetes once (https://go.dev/dl)"),
             Self::Cgroups => f.write_str("cgroups, mounted at /sys/fs/cgroup"),

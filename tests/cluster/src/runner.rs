@@ -177,10 +177,10 @@ pub fn prepare() -> Result<std::result::Result<(), String>> {
     }
     if !missing.is_empty() {
         let list: Vec<_> = missing.iter().map(|missing| format!("  - {missing}")).collect();
-        let mut text = format!("The cluster tests need, and do not find:\n{}", list.join("\n"));
+        let mut text = format!("The cluster needs, and does not find:\n{}", list.join("\n"));
         if let Some(command) = prerequisites::install_command(&missing) {
             let name = prerequisites::INSTALL_ENV;
-            text.push_str(&format!("\nRun `{command}` as root, or set {name}=1 to let the tests do so."));
+            text.push_str(&format!("\nRun `{command}` as root, or set {name}=1 to let it be done."));
         }
         if prerequisites::in_ci() {
             bail!("{text}\nWith CI=true nothing may be skipped");

@@ -36,6 +36,11 @@ const PROGRAMS: [&str; 3] = ["stowage-device-plugin", "stowage-scheduler-extende
 /// Brings the cluster up, and keeps it.
 pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
+    // The cluster itself would say so too, but it is built first.
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "a cluster needs root for its namespaces: sudo -E env \"PATH=$PATH\" cargo xtask up"
+    );
     // As a workspace, so that what the tests have built serves here, and the other way round. Among the libraries is the
     // simulator's, which is every GPU node's driver.
     let mut build = cargo(["build", "--workspace", "--lib", "--example", "up"]);

@@ -15,9 +15,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use stowage_chart_tests::helm;
-use stowage_cluster_tests::runner::isolated;
+use stowage_cluster_tests::runner::{isolated, prepare};
 use stowage_cluster_tests::{Cluster, Isolated, Options, isolation};
 
 use stowage::nodes_offer_their_gpus;
@@ -39,6 +39,10 @@ fn run() -> Result<ExitCode> {
         arguments.next().context("say the folder for the cluster's files, and the address to serve")?;
     let address = arguments.next().context("say at which address kubectl will find the API server")?;
     if !isolation::is_inner_process() {
+        // What is missing is told before anything is built that takes minutes.
+        if let Err(lacking) = prepare()? {
+            bail!(lacking);
+        }
         // There is no network inside to build it from.
         helm::helm()?;
     }
