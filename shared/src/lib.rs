@@ -13,6 +13,7 @@
 //! - a **device** is one replica of an offer: what the kubelet counts, with a device id ([`device_id`]);
 //! - a **plan** names the devices chosen for a pod, in one annotation ([`plan`]).
 
+pub mod at_once;
 pub mod audit;
 pub mod belief;
 pub mod contract;

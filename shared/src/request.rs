@@ -24,6 +24,13 @@ pub enum Role {
     App,
 }
 
+impl Role {
+    /// The role of an init container, by its restart policy.
+    pub fn of_init(restart_policy: &str) -> Self {
+        if restart_policy == "Always" { Self::Sidecar } else { Self::Init }
+    }
+}
+
 /// What one container asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerRequest {
@@ -72,9 +79,7 @@ impl Request {
     /// # Errors
     /// [`RequestError`] for fractions of a device and absurd amounts.
     pub fn of(spec: &PodSpec, is_gpu: impl Fn(&str) -> bool) -> Result<Self, RequestError> {
-        let init = spec.init_containers.iter().map(|container| {
-            (container, if container.restart_policy == "Always" { Role::Sidecar } else { Role::Init })
-        });
+        let init = spec.init_containers.iter().map(|of| (of, Role::of_init(&of.restart_policy)));
         let apps = spec.containers.iter().map(|container| (container, Role::App));
         let mut containers = Vec::new();
         for (container, role) in init.chain(apps) {
