@@ -17,6 +17,7 @@ pub mod at_once;
 pub mod audit;
 pub mod belief;
 pub mod contract;
+pub mod count;
 pub mod device_id;
 pub mod gpu;
 pub mod gpu_node;
