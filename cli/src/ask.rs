@@ -17,6 +17,7 @@ use crate::connect::Connected;
 use crate::flags::{Cli, Defrag, Question};
 use crate::objects::{self, Objects};
 use crate::page::{Page, Tone, printable};
+use crate::schedulers::Schedulers;
 use crate::world::World;
 use crate::{advise, defrag, doctor, explain, map, nodes, what_if};
 
@@ -26,23 +27,26 @@ use crate::{advise, defrag, doctor, explain, map, nodes, what_if};
 /// Where the cluster cannot be read, or the question cannot be answered.
 pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Answer> {
     let Connected { client, namespace } = connected;
+    let schedulers = &cli.schedulers;
     let all = cli.connection.all_namespaces;
     match &cli.question {
         Question::Map => map::map(&objects::gpu_nodes(client).await?),
-        Question::Nodes => nodes::nodes(&world(client, now).await?),
+        Question::Nodes => nodes::nodes(&world(client, now, schedulers).await?),
         Question::Explain { pod } => {
             let namespace = (!all).then_some(namespace.as_str());
-            explain::explain(&world(client, now).await?, namespace, pod)
+            explain::explain(&world(client, now, schedulers).await?, namespace, pod)
         }
         Question::WhatIf { filename } => {
             // Read before the cluster is asked: a mistake in the file needs no cluster.
             let pods = filename.iter().map(|path| pods(path, namespace)).collect::<Result<Vec<_>>>()?;
-            what_if::what_if(&world(client, now).await?, pods.concat())
+            what_if::what_if(&world(client, now, schedulers).await?, pods.concat())
         }
-        Question::Advise(flags) => advise::advise(&world(client, now).await?, &advise::Need::of(flags)),
-        Question::Defrag(flags) => defrag(flags, connected, now).await,
-        Question::Doctor => doctor::doctor(&doctor::Evidence::read(client, now).await?),
-        Question::Audit => audit(&world(client, now).await?),
+        Question::Advise(flags) => {
+            advise::advise(&world(client, now, schedulers).await?, &advise::Need::of(flags))
+        }
+        Question::Defrag(flags) => defrag(flags, connected, now, schedulers).await,
+        Question::Doctor => doctor::doctor(&doctor::Evidence::read(client, now, schedulers).await?),
+        Question::Audit => audit(&world(client, now, schedulers).await?),
         Question::Completion { .. }
         | Question::Complete { .. }
         | Question::Simulate(_)
@@ -52,7 +56,12 @@ pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Ans
     }
 }
 
-async fn defrag(flags: &Defrag, connected: &Connected, now: Timestamp) -> Result<Answer> {
+async fn defrag(
+    flags: &Defrag,
+    connected: &Connected,
+    now: Timestamp,
+    schedulers: &Schedulers,
+) -> Result<Answer> {
     let Connected { client, namespace } = connected;
     let options = defrag::Options {
         max_moves: usize::from(flags.max_moves),
@@ -63,15 +72,17 @@ async fn defrag(flags: &Defrag, connected: &Connected, now: Timestamp) -> Result
     if flags.apply {
         // It takes minutes: each eviction is told as it happens, beside the answer.
         let mut tell = |line: String| eprintln!("{}", printable(&line));
-        let done = defrag::apply(&mut defrag::Live::new(client.clone()), &options, &mut tell).await?;
+        let done =
+            defrag::apply(&mut defrag::Live::new(client.clone(), schedulers.clone()), &options, &mut tell)
+                .await?;
         return defrag::report(&done);
     }
-    let (world, budgets) = try_join!(world(client, now), defrag::budgets(client))?;
+    let (world, budgets) = try_join!(world(client, now, schedulers), defrag::budgets(client))?;
     defrag::dry_run(&world, &budgets, &options)
 }
 
-async fn world(client: &Client, now: Timestamp) -> Result<World> {
-    Ok(World::of(&Objects::read(client, now).await?))
+async fn world(client: &Client, now: Timestamp, schedulers: &Schedulers) -> Result<World> {
+    Ok(World::of(&Objects::read(client, now).await?, schedulers))
 }
 
 /// The pods of a file, or of standard input.

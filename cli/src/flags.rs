@@ -10,6 +10,7 @@ use stowage_shared::units::MemoryMib;
 use crate::advise::read_memory;
 use crate::answer::Output;
 use crate::connect::Connection;
+use crate::schedulers::Schedulers;
 use crate::simulate;
 
 /// Shows the GPUs of a cluster, who is on them, and why a pod goes where it goes.
@@ -19,6 +20,9 @@ pub struct Cli {
     /// Where and with whose rights.
     #[command(flatten)]
     pub connection: Connection,
+    /// Whose pods Stowage places.
+    #[command(flatten)]
+    pub schedulers: Schedulers,
     /// How to print the answer.
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub output: Output,

@@ -22,6 +22,7 @@ pub mod map;
 pub mod nodes;
 pub mod objects;
 pub mod page;
+pub mod schedulers;
 pub mod simulate;
 pub mod top;
 pub mod what_if;

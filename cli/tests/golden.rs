@@ -65,6 +65,22 @@ async fn a_pod_with_policies_is_explained_with_them() {
     check("explain-odd", "explain odd -n team-b", false).await;
 }
 
+/// Behind a Service the extender places the pods of the cluster's own scheduler: they were said to be held up by it.
+#[tokio::test]
+async fn pods_of_each_scheduler_that_is_named_are_stowages() {
+    let mut objects = Cluster::recorded_objects();
+    let waiting = objects.iter_mut().find(|object| object["metadata"]["name"] == "trainer-1").unwrap();
+    waiting["spec"]["schedulerName"] = "default-scheduler".into();
+    let cluster = Cluster::of(objects).await;
+    for (flag, is_ours) in [("", false), (" --scheduler-names gpus,default-scheduler", true)] {
+        let (answer, output) = cluster.ask(&format!("explain trainer-1 -n team-a{flag}")).await.unwrap();
+        let mut out = Vec::new();
+        answer.print(output, Style::Plain, &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert_eq!(!said.contains("does not ask Stowage"), is_ours, "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_small_pod_is_told_what_a_node_keeps_for_large_ones() {
     let mut objects = Cluster::recorded_objects();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use common::{Cluster, NOW, here};
 use kubectl_stowage::objects::Objects;
+use kubectl_stowage::schedulers::Schedulers;
 use kubectl_stowage::top::draw::{Colours, draw};
 use kubectl_stowage::top::view::{Flow, Read, View};
 use kubectl_stowage::world::World;
@@ -58,7 +59,8 @@ impl Screen {
 
 async fn world(cluster: &Cluster) -> World {
     let connected = cluster.connected(None).await;
-    World::of(&Objects::read(&connected.client, NOW.parse().unwrap()).await.unwrap())
+    let objects = Objects::read(&connected.client, NOW.parse().unwrap()).await.unwrap();
+    World::of(&objects, &Schedulers::default())
 }
 
 fn check(name: &str, text: &str) {
@@ -164,7 +166,7 @@ fn large() -> Vec<Value> {
 fn of_five_thousand_nodes_only_those_on_the_screen_are_drawn_and_no_escapes() {
     let objects = large();
     let of = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
-    let world = World::of(&Objects {
+    let objects = Objects {
         now: NOW.parse().unwrap(),
         nodes: of("Node").map(|object| serde_json::from_value(object.clone()).unwrap()).collect(),
         gpu_nodes: of("GpuNode")
@@ -174,7 +176,8 @@ fn of_five_thousand_nodes_only_those_on_the_screen_are_drawn_and_no_escapes() {
             })
             .collect(),
         pods: Vec::new(),
-    });
+    };
+    let world = World::of(&objects, &Schedulers::default());
     let mut screen = Screen::of(120, 30, None, world);
     let text = screen.text();
     assert!(text.starts_with("5000 nodes, 5000 GPUs: 0 in use by 0 pods, 5000 free, 0 stranded"), "{text}");

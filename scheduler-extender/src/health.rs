@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::runtime::watcher;
+use ops::chain;
 use ops::http::Health;
 use stowage_shared::contract::{API_GROUP, API_VERSION};
 
-use crate::chain::chain;
 use crate::lease::Held;
 use crate::state::Synced;
 

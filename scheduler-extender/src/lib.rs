@@ -18,7 +18,6 @@ pub mod ahead;
 pub mod api;
 pub mod binding;
 pub mod book;
-mod chain;
 pub mod clock;
 mod debug;
 pub mod defrag;

@@ -3,7 +3,9 @@
 //! kube-scheduler alone decides whether they suffice. Here they only say what an idle GPU is still worth: one on a node
 //! without CPU serves nobody.
 
+use crate::at_once::{Amount, at_once};
 use crate::pod::{Container, PodSpec, Quantity, Resources};
+use crate::request::Role;
 
 /// CPU and memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,23 +22,12 @@ impl Host {
         Self { cpu_milli, memory_mib: memory.div_ceil(1 << 20) }
     }
 
-    /// What a pod is counted with on its node: containers and sidecars together, or the largest init container with the
-    /// sidecars before it, whichever is more; what the pod as a whole states goes before that, and its overhead comes on
-    /// top. What is no quantity counts as more than anybody has.
+    /// What a pod is counted with on its node: what runs of it [at once](at_once); what the pod as a whole states goes before
+    /// that, and its overhead comes on top. What is no quantity counts as more than anybody has.
     pub fn of_pod(spec: &PodSpec) -> Self {
-        let (mut all, mut sidecars, mut largest) = (Self::default(), Self::default(), Self::default());
-        spec.containers.iter().for_each(|container| all.add(requested(container)));
-        for container in &spec.init_containers {
-            let one = requested(container);
-            let mut together = sidecars;
-            together.add(one);
-            if container.restart_policy == "Always" {
-                all.add(one);
-                sidecars = together;
-            }
-            largest.raise(together);
-        }
-        all.raise(largest);
+        let init = spec.init_containers.iter().map(|of| (Role::of_init(&of.restart_policy), of));
+        let containers = init.chain(spec.containers.iter().map(|of| (Role::App, of)));
+        let mut all: Self = at_once(containers.map(|(role, of)| (role, requested(of))));
         let amount = |name| asked(&spec.resources, name);
         all.cpu_milli = amount("cpu").map_or(all.cpu_milli, milli);
         all.memory_mib = amount("memory").map_or(all.memory_mib, mib);
@@ -67,8 +58,14 @@ impl Host {
         self.cpu_milli = self.cpu_milli.saturating_sub(other.cpu_milli);
         self.memory_mib = self.memory_mib.saturating_sub(other.memory_mib);
     }
+}
 
-    fn raise(&mut self, other: Self) {
+impl Amount for Host {
+    fn add(&mut self, other: &Self) {
+        Self::add(self, *other);
+    }
+
+    fn raise(&mut self, other: &Self) {
         self.cpu_milli = self.cpu_milli.max(other.cpu_milli);
         self.memory_mib = self.memory_mib.max(other.memory_mib);
     }

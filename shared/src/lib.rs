@@ -13,9 +13,11 @@
 //! - a **device** is one replica of an offer: what the kubelet counts, with a device id ([`device_id`]);
 //! - a **plan** names the devices chosen for a pod, in one annotation ([`plan`]).
 
+pub mod at_once;
 pub mod audit;
 pub mod belief;
 pub mod contract;
+pub mod count;
 pub mod device_id;
 pub mod gpu;
 pub mod gpu_node;

@@ -10,7 +10,6 @@ mod page;
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 use serde_json::{Value, json};
-use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::share::ShareSize;
 use stowage_shared::units::MemoryMib;
 
@@ -86,7 +85,7 @@ pub fn advise(world: &World, need: &Need) -> Result<Answer> {
         tell(*strategy, request.as_ref(), against(*strategy, request.as_ref(), need))
     });
     let answer = Advised {
-        manifest: manifest(request.as_ref()),
+        manifest: manifest(request.as_ref(), world.schedulers.name()),
         notes: notes(need, request.as_ref(), largest),
         alternatives: alternatives.collect(),
         recommended,
@@ -138,12 +137,12 @@ fn against(strategy: Strategy, request: Option<&Request>, need: &Need) -> String
     }
 }
 
-fn manifest(request: Option<&Request>) -> Value {
+fn manifest(request: Option<&Request>, scheduler: &str) -> Value {
     let Some(request) = request else { return json!({}) };
     let limits = json!({ request.resource.as_str(): request.count });
     let mut manifest = json!({
         "spec": {
-            "schedulerName": SCHEDULER_NAME,
+            "schedulerName": scheduler,
             "containers": [{ "resources": { "limits": limits } }],
         },
     });

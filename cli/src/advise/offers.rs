@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use stowage_shared::contract::{GPU_MEMORY_MIN_ANNOTATION, SCHEDULER_NAME, SHARE_MEMORY_ANNOTATION};
+use stowage_shared::contract::{GPU_MEMORY_MIN_ANNOTATION, SHARE_MEMORY_ANNOTATION};
 use stowage_shared::gpu::{GpuKind, Offer, Part};
 use stowage_shared::resource::ResourceName;
 use stowage_shared::units::MemoryMib;
@@ -142,12 +142,12 @@ fn counted(
 ) -> Request {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": { "name": "advised", "namespace": "default", "annotations": annotations },
-        "spec": { "schedulerName": SCHEDULER_NAME, "containers": [
+        "spec": { "schedulerName": world.schedulers.name(), "containers": [
             { "name": "main", "resources": { "limits": { resource.as_str(): count.to_string() } } },
         ] },
     }))
     .unwrap_or_default();
-    let room = room(world, &PodFacts::of(pod, &world.names));
+    let room = room(world, &PodFacts::of(pod, &world.names, &world.schedulers));
     Request { strategy, resource: resource.clone(), count, annotations, memory, room }
 }
 

@@ -11,24 +11,26 @@ use kube::{Api, Client};
 
 use super::apply::Movable;
 use crate::objects::{Objects, list};
+use crate::schedulers::Schedulers;
 use crate::world::World;
 
 /// The cluster behind a client.
 pub struct Live {
     client: Client,
+    schedulers: Schedulers,
 }
 
 impl Live {
-    /// This cluster.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// This cluster, where pods of these schedulers are ours.
+    pub fn new(client: Client, schedulers: Schedulers) -> Self {
+        Self { client, schedulers }
     }
 }
 
 impl Movable for Live {
     async fn look(&mut self) -> Result<(World, Vec<PodDisruptionBudget>)> {
         let objects = Objects::read(&self.client, Timestamp::now()).await?;
-        Ok((World::of(&objects), budgets(&self.client).await?))
+        Ok((World::of(&objects, &self.schedulers), budgets(&self.client).await?))
     }
 
     async fn evict(&mut self, namespace: &str, name: &str, uid: &str) -> Result<()> {

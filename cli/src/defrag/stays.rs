@@ -23,7 +23,7 @@ pub fn why_it_stays(pod: &PodFacts, budgets: &[PodDisruptionBudget], options: &O
         runs: pod.object.metadata.deletion_timestamp.is_none() && pod.phase() == "Running",
         priority: pod.priority(),
         controller: controller(pod).map(|owner| owner.kind.as_str()),
-        ours: pod.is_ours(),
+        ours: pod.is_ours,
         has_policies: !pod.policy.as_ref().is_ok_and(|policy| policy.is_default()),
         not_looked_at: not_looked_at.first().copied(),
     };
@@ -75,6 +75,7 @@ mod tests {
     use stowage_shared::contract::SAFE_TO_EVICT_ANNOTATION;
 
     use super::*;
+    use crate::schedulers::Schedulers;
 
     /// A pod of a ReplicaSet that runs, with something changed; and why it stays.
     #[track_caller]
@@ -87,7 +88,8 @@ mod tests {
             "status": { "phase": "Running" },
         });
         change(&mut pod);
-        let pod = PodFacts::of(serde_json::from_value(pod).unwrap(), &GpuNames::default());
+        let pod =
+            PodFacts::of(serde_json::from_value(pod).unwrap(), &GpuNames::default(), &Schedulers::default());
         let budgets: Vec<PodDisruptionBudget> = serde_json::from_value(budgets).unwrap();
         let why = why_it_stays(&pod, &budgets, &Options::default());
         assert_eq!(why.as_deref(), want);

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::apply::Movable;
 use super::*;
 use crate::objects::{GpuNode, Objects};
+use crate::schedulers::Schedulers;
 
 const NOW: &str = "2026-11-24T10:15:00Z";
 
@@ -88,12 +89,13 @@ impl Fake {
             "status": { "phase": "Pending" },
         });
         let waiting = self.waiting.then(|| serde_json::from_value(waiting).unwrap());
-        World::of(&Objects {
+        let objects = Objects {
             now: NOW.parse().unwrap(),
             nodes: (0..self.nodes).map(node).collect(),
             gpu_nodes: (0..self.nodes).map(gpu_node).collect(),
             pods: self.pods.iter().map(pod).chain(waiting).collect(),
-        })
+        };
+        World::of(&objects, &Schedulers::default())
     }
 }
 

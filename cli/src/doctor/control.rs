@@ -1,7 +1,6 @@
 //! What is wrong with the scheduler, its configuration and the admission policies.
 
 use jiff::SignedDuration;
-use stowage_shared::contract::SCHEDULER_NAME;
 
 use super::evidence::Evidence;
 use super::{Finding, Severity, parts};
@@ -24,7 +23,7 @@ pub fn scheduler(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
         .world
         .pods
         .iter()
-        .filter(|pod| pod.is_ours() && pod.node().is_empty())
+        .filter(|pod| pod.is_ours && pod.node().is_empty())
         .map(PodFacts::key)
         .collect();
     let running =
@@ -60,7 +59,7 @@ pub fn scheduler(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
         }
     };
     let (severity, about, text) = if waiting.is_empty() {
-        (Severity::Notice, SCHEDULER_NAME.to_owned(), text)
+        (Severity::Notice, evidence.world.schedulers.name().to_owned(), text)
     } else {
         let about = describe::count(waiting.len(), "pending pod");
         (Severity::Error, about, format!("{text}; waiting: {}", describe::some(&waiting)))

@@ -16,6 +16,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::objects::{self, GpuNode, Objects, list};
+use crate::schedulers::Schedulers;
 use crate::world::World;
 
 /// Pods that the kubelet refused, among others.
@@ -50,7 +51,7 @@ impl Evidence {
     ///
     /// # Errors
     /// Where nodes or pods cannot be listed.
-    pub async fn read(client: &Client, now: Timestamp) -> Result<Self> {
+    pub async fn read(client: &Client, now: Timestamp, schedulers: &Schedulers) -> Result<Self> {
         let (nodes, pods, gpu_nodes) =
             join!(objects::nodes(client), objects::pods(client), objects::gpu_nodes(client));
         let (has_crd, gpu_nodes) = match gpu_nodes {
@@ -59,7 +60,7 @@ impl Evidence {
             Err(error) => return Err(error),
         };
         let objects = Objects { now, nodes: nodes?, gpu_nodes: gpu_nodes.clone(), pods: pods? };
-        let world = World::of(&objects);
+        let world = World::of(&objects, schedulers);
         let (failed, leases, policies, bindings, config_maps) = join!(
             seen(client, FAILED_PODS),
             seen(client, ""),

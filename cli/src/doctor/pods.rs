@@ -2,7 +2,7 @@
 
 use stowage_shared::contract::{
     DISTINCT_GPUS_ANNOTATION, GPU_MEMORY_MIN_ANNOTATION, GPU_MODEL_ANNOTATION, PLACEMENT_ANNOTATION,
-    SCHEDULER_NAME, SHARE_WITH_ANNOTATION,
+    SHARE_WITH_ANNOTATION,
 };
 
 use super::evidence::Evidence;
@@ -85,7 +85,8 @@ pub fn unreadable(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
 
 /// Pods whose wishes nobody hears.
 pub fn not_ours(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
-    let others = || evidence.world.pods.iter().filter(|pod| pod.asks_for_gpus() && !pod.is_ours());
+    let name = evidence.world.schedulers.name();
+    let others = || evidence.world.pods.iter().filter(|pod| pod.asks_for_gpus() && !pod.is_ours);
     for pod in others() {
         if let Some(key) = POLICIES.iter().find(|key| pod.annotation(key).is_some()) {
             find(Finding {
@@ -93,12 +94,12 @@ pub fn not_ours(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
                 check: "scheduler",
                 about: pod.key(),
                 text: format!("it carries {key}, and scheduler {:?} does not heed it", pod.scheduler()),
-                cure: format!("set schedulerName: {SCHEDULER_NAME}"),
+                cure: format!("set schedulerName: {name}"),
             });
         }
     }
     let names: Vec<String> = others().map(PodFacts::key).collect();
-    if !names.is_empty() && evidence.world.pods.iter().any(PodFacts::is_ours) {
+    if !names.is_empty() && evidence.world.pods.iter().any(|pod| pod.is_ours) {
         find(Finding {
             severity: Severity::Notice,
             check: "scheduler",
@@ -107,7 +108,7 @@ pub fn not_ours(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
                 "another scheduler places them, without looking inside GPUs: {}",
                 describe::some(&names)
             ),
-            cure: format!("set schedulerName: {SCHEDULER_NAME}, where Stowage is to place them"),
+            cure: format!("set schedulerName: {name}, where Stowage is to place them"),
         });
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::pack::Placement;
 
 use super::numbers;
 use crate::describe;
+use crate::schedulers::Schedulers;
 use crate::world::{Fit, NodeState, Not, PodFacts, Verdict, Who, World, in_tree};
 
 /// A pod explained.
@@ -97,7 +97,7 @@ impl Explanation {
             policy: policy.unwrap_or_default(),
             plan: plan(world, pod),
             holds: holds(world, pod),
-            held_up: if waits { held_up(pod) } else { Vec::new() },
+            held_up: if waits { held_up(pod, &world.schedulers) } else { Vec::new() },
             scheduler_says: said.filter_map(|c| c.message.clone()).next(),
             fits: best(world, pod, &verdicts),
             does_not_fit: groups(world, pod, &verdicts),
@@ -106,7 +106,7 @@ impl Explanation {
     }
 }
 
-fn held_up(pod: &PodFacts) -> Vec<String> {
+fn held_up(pod: &PodFacts, schedulers: &Schedulers) -> Vec<String> {
     let mut why = Vec::new();
     if pod.object.metadata.deletion_timestamp.is_some() {
         why.push("it is being deleted".to_owned());
@@ -115,10 +115,11 @@ fn held_up(pod: &PodFacts) -> Vec<String> {
     if !gates.is_empty() {
         why.push(format!("scheduling gates: no scheduler looks at it before {} are gone", gates.join(", ")));
     }
-    if !pod.is_ours() {
+    if !pod.is_ours {
         why.push(format!(
-            "it asks for scheduler {:?}, which does not ask Stowage: set schedulerName: {SCHEDULER_NAME}",
-            pod.scheduler()
+            "it asks for scheduler {:?}, which does not ask Stowage: set schedulerName: {}",
+            pod.scheduler(),
+            schedulers.name()
         ));
     }
     why.extend(pod.request.as_ref().err().map(ToString::to_string));

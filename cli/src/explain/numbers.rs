@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use stowage_shared::occupancy::GpuState;
+use stowage_shared::count::Devices;
 use stowage_shared::pack::NoFit;
 use stowage_shared::policy::{NotAllowed, WhyNot};
 use stowage_shared::resource::ResourceName;
@@ -27,17 +27,13 @@ fn devices(pod: &PodFacts, no: &NoFit, nodes: &[&NodeState]) -> Vec<String> {
     };
     let total = pod.request.as_ref().map(|request| request.total()).unwrap_or_default();
     let wants = total.get(resource).copied().unwrap_or(0);
-    let most = nodes.iter().map(|node| (Devices::of(node.states(), resource), node.name()));
+    let most = nodes.iter().map(|node| (Devices::of(node.states(), resource, None), node.name()));
     // The first by name of those with the most.
     let Some((has, name)) = most.max_by_key(|(has, name)| (has.free, std::cmp::Reverse(*name))) else {
         return Vec::new();
     };
-    let Devices { free, in_use, possible, ill } = has;
-    let ill = if ill == 0 { String::new() } else { format!(", {ill} unhealthy") };
-    let mut lines = vec![format!(
-        "wants {wants} on one node; the most free is {free}, on {name} (of {possible} possible, {in_use} in use{ill})"
-    )];
-    if free >= wants && total.len() > 1 {
+    let mut lines = vec![has.beside(wants, name)];
+    if has.free >= wants && total.len() > 1 {
         lines.push("what is free does not fit together with the other devices that it asks for".into());
     }
     lines
@@ -55,30 +51,6 @@ fn share(pod: &PodFacts, nodes: &[&NodeState]) -> Vec<String> {
     };
     let wants = size.of(most);
     vec![format!("wants shares of {wants}; the largest GPU has {most}, on {name}")]
-}
-
-/// Devices of a resource on a node.
-struct Devices {
-    free: u32,
-    in_use: u32,
-    possible: u32,
-    ill: u32,
-}
-
-impl Devices {
-    fn of(states: &[GpuState], resource: &ResourceName) -> Self {
-        let mut sum = Self { free: 0, in_use: 0, possible: 0, ill: 0 };
-        for state in states {
-            let offers = || state.gpu.kind.offers_of(resource);
-            let free = state.copies(resource);
-            sum.free += free;
-            sum.in_use += offers().map(|(offer, _)| state.occupancy.in_use(offer)).sum::<u32>();
-            sum.possible += GpuState::idle(state.gpu.clone()).copies(resource);
-            let well = state.occupancy.copies(&state.gpu.kind, resource);
-            sum.ill += well.saturating_sub(free);
-        }
-        sum
-    }
 }
 
 fn policy(pod: &PodFacts, no: NotAllowed, nodes: &[&NodeState]) -> Vec<String> {
@@ -131,13 +103,14 @@ fn in_tree(world: &World, pod: &PodFacts, text: &str, nodes: &[&NodeState]) -> V
         let resource: Option<ResourceName> = name.parse().ok().filter(|_| world.names.is_gpu(name));
         // Where nothing is free anywhere, a node that has some in use says more than one that has none at all.
         let most = nodes.iter().max_by_key(|node| {
-            let devices = resource.as_ref().map(|resource| Devices::of(node.states(), resource).possible);
+            let devices =
+                resource.as_ref().map(|resource| Devices::of(node.states(), resource, None).possible);
             (node.facts.free.get(name), devices, std::cmp::Reverse(node.name()))
         });
         let Some(most) = most else { continue };
         let unit = |amount: i64| if name == "cpu" { format!("{amount}m") } else { amount.to_string() };
         let devices = resource.map(|resource| {
-            let Devices { in_use, possible, ill, .. } = Devices::of(most.states(), &resource);
+            let Devices { in_use, possible, ill, .. } = Devices::of(most.states(), &resource, None);
             let ill = if ill == 0 { String::new() } else { format!(", {ill} unhealthy") };
             format!(" (of {possible} possible, {in_use} in use{ill})")
         });

@@ -28,6 +28,7 @@ use crate::answer::Output;
 use crate::connect::Connected;
 use crate::flags::{Cli, Top};
 use crate::objects::Objects;
+use crate::schedulers::Schedulers;
 use crate::world::World;
 
 /// How long a key may wait to be seen.
@@ -54,7 +55,7 @@ pub fn run(cli: &Cli, flags: &Top, colours: bool) -> Result<()> {
         );
     }
     let (tell, told) = sync_channel(1);
-    let connection = cli.connection.clone();
+    let (connection, schedulers) = (cli.connection.clone(), cli.schedulers.clone());
     let every = Duration::from_secs(flags.interval.into());
     let (ready, connected) = sync_channel(1);
     thread::Builder::new()
@@ -68,7 +69,7 @@ pub fn run(cli: &Cli, flags: &Top, colours: bool) -> Result<()> {
                 match connection.connect().await {
                     Ok(there) => {
                         drop(ready.send(Ok(())));
-                        read(&there, &tell, every).await;
+                        read(&there, &schedulers, &tell, every).await;
                     }
                     Err(error) => drop(ready.send(Err(error))),
                 }
@@ -83,14 +84,15 @@ pub fn run(cli: &Cli, flags: &Top, colours: bool) -> Result<()> {
 }
 
 /// Reads the cluster until nobody wants it any more, or the process is asked to end.
-async fn read(connected: &Connected, tell: &SyncSender<Told>, every: Duration) {
+async fn read(connected: &Connected, schedulers: &Schedulers, tell: &SyncSender<Told>, every: Duration) {
     let reading = async {
         loop {
             let started = Instant::now();
             let objects = Objects::read(&connected.client, Timestamp::now()).await;
             let took = started.elapsed();
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            let read = objects.map(|objects| Read { world: Arc::new(World::of(&objects)), took_ms });
+            let read =
+                objects.map(|objects| Read { world: Arc::new(World::of(&objects, schedulers)), took_ms });
             let read = read.map_err(|error| format!("{error:#}"));
             if tell.send(Told::Read(Box::new(read))).is_err() {
                 return;

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
-use stowage_shared::contract::SCHEDULER_NAME;
 use stowage_shared::tally::Tally;
 
 use crate::answer::Answer;
@@ -71,7 +70,8 @@ pub struct Fewer {
 /// Where the answer cannot be said.
 pub fn what_if(world: &World, pods: Vec<Pod>) -> Result<Answer> {
     let mut after = world.clone();
-    let pods: Vec<PodFacts> = pods.into_iter().map(|pod| PodFacts::of(pod, &world.names)).collect();
+    let pods: Vec<PodFacts> =
+        pods.into_iter().map(|pod| PodFacts::of(pod, &world.names, &world.schedulers)).collect();
     let placed: Vec<Placed> = pods.iter().map(|pod| place(&mut after, pod)).collect();
     let answer = WhatIf { fewer: fewer(world, &after), notes: notes(world, &pods), pods: placed };
     let mut page = Page::default();
@@ -145,16 +145,17 @@ fn fewer(before: &World, after: &World) -> Vec<Fewer> {
 fn notes(world: &World, pods: &[PodFacts]) -> Vec<String> {
     let mut notes = Vec::new();
     let others: Vec<&str> =
-        pods.iter().filter(|pod| pod.asks_for_gpus() && !pod.is_ours()).map(PodFacts::name).collect();
+        pods.iter().filter(|pod| pod.asks_for_gpus() && !pod.is_ours).map(PodFacts::name).collect();
     if !others.is_empty() {
         notes.push(format!(
-            "{} not ask for schedulerName: {SCHEDULER_NAME}, so another scheduler would place {}: {}",
+            "{} not ask for schedulerName: {}, so another scheduler would place {}: {}",
             if others.len() == 1 { "1 pod does".into() } else { format!("{} pods do", others.len()) },
+            world.schedulers.name(),
             if others.len() == 1 { "it" } else { "them" },
             describe::some(&others),
         ));
     }
-    let waiting = world.pods.iter().filter(|pod| pod.is_ours() && pod.node().is_empty()).count();
+    let waiting = world.pods.iter().filter(|pod| pod.is_ours && pod.node().is_empty()).count();
     if waiting > 0 {
         notes.push(format!("{} already for Stowage, and may be placed first: not counted here", {
             if waiting == 1 { "1 pod waits".into() } else { format!("{waiting} pods wait") }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use stowage_shared::at_once::{Amount, at_once};
 use stowage_shared::host::Host;
+use stowage_shared::request::Role;
 
 /// The most digits of a number that are read: more than any node can have.
 const DIGITS_MAX: usize = 18;
@@ -25,9 +27,8 @@ impl Amounts {
         Self(quantities.into_iter().flatten().map(read).collect())
     }
 
-    /// What a pod is counted with on its node: containers together, or the largest init container with the sidecars
-    /// before it, whichever is more; the pod's own resources in place of that where it names some; its overhead;
-    /// and one pod.
+    /// What a pod is counted with on its node: what runs of it [at once](at_once); the pod's own resources in place of
+    /// that where it names some; its overhead; and one pod.
     pub fn of_pod(spec: &PodSpec) -> Self {
         let asked = |container: &Container| {
             let resources = container.resources.as_ref();
@@ -39,31 +40,14 @@ impl Amounts {
             }
             asked
         };
-        let (mut sidecars, mut starting) = (Self::default(), Self::default());
-        for container in spec.init_containers.iter().flatten() {
-            let mut together = asked(container);
-            together.add(&sidecars);
-            if container.restart_policy.as_deref() == Some("Always") {
-                sidecars.add(&asked(container));
-            }
-            starting.raise(&together);
-        }
-        let mut sum = sidecars;
-        spec.containers.iter().for_each(|container| sum.add(&asked(container)));
-        sum.raise(&starting);
+        let role = |of: &Container| Role::of_init(of.restart_policy.as_deref().unwrap_or_default());
+        let init = spec.init_containers.iter().flatten().map(|of| (role(of), asked(of)));
+        let mut sum: Self = at_once(init.chain(spec.containers.iter().map(|of| (Role::App, asked(of)))));
         let own = Self::of(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
         sum.0.extend(own.0);
         sum.add(&Self::of(spec.overhead.as_ref()));
         sum.0.insert("pods".into(), 1);
         sum
-    }
-
-    /// Adds.
-    pub fn add(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let known = self.0.entry(name.clone()).or_default();
-            *known = known.saturating_add(*amount);
-        }
     }
 
     /// Takes away.
@@ -80,13 +64,6 @@ impl Amounts {
         Host { cpu_milli: amount("cpu"), memory_mib: amount("memory") >> 20 }
     }
 
-    fn raise(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let known = self.0.entry(name.clone()).or_default();
-            *known = (*known).max(*amount);
-        }
-    }
-
     /// How much of a resource; 0 where it is not named.
     pub fn get(&self, name: &str) -> i64 {
         self.0.get(name).copied().unwrap_or(0)
@@ -95,6 +72,22 @@ impl Amounts {
     /// Every resource and how much of it.
     pub fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
         self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+    }
+}
+
+impl Amount for Amounts {
+    fn add(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let known = self.0.entry(name.clone()).or_default();
+            *known = known.saturating_add(*amount);
+        }
+    }
+
+    fn raise(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let known = self.0.entry(name.clone()).or_default();
+            *known = (*known).max(*amount);
+        }
     }
 }
 

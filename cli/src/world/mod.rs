@@ -37,6 +37,7 @@ pub use self::told::Told;
 use self::amounts::Amounts;
 use self::holders::in_use;
 use crate::objects::Objects;
+use crate::schedulers::Schedulers;
 
 /// Every node and every pod that runs or will.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct World {
     pub names: GpuNames,
     /// The requests to come, as far as this cluster's GPUs tell.
     pub mix: Mix,
+    /// Whose pods are ours.
+    pub schedulers: Schedulers,
     /// When all this was so.
     pub now: Timestamp,
 }
@@ -81,8 +84,8 @@ pub enum NodeGpus {
 }
 
 impl World {
-    /// Reckons what is in use.
-    pub fn of(objects: &Objects) -> Self {
+    /// Reckons what is in use; pods of `schedulers` are ours.
+    pub fn of(objects: &Objects, schedulers: &Schedulers) -> Self {
         let mut told: BTreeMap<&str, Told> = objects
             .gpu_nodes
             .iter()
@@ -96,7 +99,7 @@ impl World {
         let mut pods: Vec<PodFacts> = objects
             .pods
             .iter()
-            .map(|pod| PodFacts::of(pod.clone(), &names))
+            .map(|pod| PodFacts::of(pod.clone(), &names, schedulers))
             .filter(|pod| !pod.has_ended())
             .collect();
         pods.sort_by_cached_key(|pod| (pod.namespace().to_owned(), pod.name().to_owned()));
@@ -104,7 +107,7 @@ impl World {
         let stands = Arc::new(Stands::new(readable.map(|gpu| &gpu.kind)));
         // As the extender: pods on nodes, and those that wait for it.
         let expected =
-            pods.iter().filter(|pod| !pod.is_deleting() && (!pod.node().is_empty() || pod.is_ours()));
+            pods.iter().filter(|pod| !pod.is_deleting() && (!pod.node().is_empty() || pod.is_ours));
         let shapes = expected.filter_map(|pod| Some((pod.want()?.shape(&stands)?, 1)));
         let mix = mix.with(Arc::new(Market::new(stands.clone(), shapes)));
         let mut on_node: BTreeMap<&str, Vec<&PodFacts>> = BTreeMap::new();
@@ -121,7 +124,7 @@ impl World {
             })
             .collect();
         nodes.sort_by(|one, two| one.name().cmp(two.name()));
-        Self { nodes, pods, names, mix, now: objects.now }
+        Self { nodes, pods, names, mix, schedulers: schedulers.clone(), now: objects.now }
     }
 
     /// A pod, by namespace and name.

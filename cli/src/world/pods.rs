@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1 as core;
 use stowage_shared::belief::GpuNames;
-use stowage_shared::contract::{PLAN_ANNOTATION, SCHEDULER_NAME};
+use stowage_shared::contract::PLAN_ANNOTATION;
 use stowage_shared::host::Host;
 use stowage_shared::plan::{Plan, PlanError};
 use stowage_shared::pod::{Container, PodSpec, Quantity, Resources};
@@ -11,6 +11,7 @@ use stowage_shared::request::{Request, RequestError};
 use stowage_shared::share::ShareSize;
 
 use super::amounts::Amounts;
+use crate::schedulers::Schedulers;
 
 /// A pod, with its request, policy and plan read.
 #[derive(Debug, Clone)]
@@ -25,11 +26,13 @@ pub struct PodFacts {
     pub plan: Option<Result<Plan, PlanError>>,
     /// What it is counted with on its node.
     pub amounts: Amounts,
+    /// Whether it asks for a scheduler that asks Stowage.
+    pub is_ours: bool,
 }
 
 impl PodFacts {
-    /// Reads a pod; `names` tells which resources are GPUs.
-    pub fn of(object: core::Pod, names: &GpuNames) -> Self {
+    /// Reads a pod; `names` tells which resources are GPUs, `schedulers` whose pods are ours.
+    pub fn of(object: core::Pod, names: &GpuNames, schedulers: &Schedulers) -> Self {
         let spec = object.spec.clone().unwrap_or_default();
         let annotations = object.metadata.annotations.as_ref();
         let annotation = |key: &str| annotations?.get(key).map(String::as_str);
@@ -42,7 +45,8 @@ impl PodFacts {
             _ => None,
         };
         let policy = Policy::of(annotations);
-        Self { request, policy, plan, amounts: Amounts::of_pod(&spec), object }
+        let is_ours = schedulers.serve(scheduler(&spec));
+        Self { request, policy, plan, amounts: Amounts::of_pod(&spec), is_ours, object }
     }
 
     /// What it wants of a node; `None` where it asks for no GPU, or what it asks for cannot be read.
@@ -107,12 +111,7 @@ impl PodFacts {
 
     /// The scheduler it asks for.
     pub fn scheduler(&self) -> &str {
-        self.spec().scheduler_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default-scheduler")
-    }
-
-    /// Whether it asks for our scheduler.
-    pub fn is_ours(&self) -> bool {
-        self.scheduler() == SCHEDULER_NAME
+        scheduler(self.spec())
     }
 
     /// `Pending`, `Running` and so on.
@@ -151,6 +150,11 @@ impl PodFacts {
         };
         request.containers().iter().map(container).collect()
     }
+}
+
+/// The scheduler that a pod asks for; of one that no API server has seen, what it would write.
+fn scheduler(spec: &core::PodSpec) -> &str {
+    spec.scheduler_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default-scheduler")
 }
 
 /// The few fields that a request is read from.

@@ -210,7 +210,7 @@ proptest! {
         let namespace = waiting.namespace;
         asks.push(waiting);
         let objects = objects(&recipes, &asks);
-        let world = World::of(&objects);
+        let world = World::of(&objects, &Schedulers::default());
         let pod = world.pod(namespace, &format!("pod-{}", asks.len() - 1)).unwrap();
         // kube-scheduler's own counts, which the extender never sees, are left out of the comparison.
         let mut unlimited = world.clone();

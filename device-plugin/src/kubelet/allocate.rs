@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kubelet_api::device_plugin::{ContainerAllocateRequest, ContainerAllocateResponse};
+use ops::chain;
 use tonic::Status;
 
 use super::service::Service;
@@ -55,7 +56,7 @@ impl Service {
                     for ids in requests.iter().map(|request| request.devices_ids.clone()) {
                         self.plugin.record(Event::Refused { resource: self.resource.clone(), ids });
                     }
-                    return Err(self.refuse(words(&error)));
+                    return Err(self.refuse(chain(&error)));
                 }
             }
         }
@@ -68,7 +69,7 @@ impl Service {
             return Ok(());
         };
         slices.start(&self.plugin, &self.resource, ids).await.map_err(|error| {
-            let text = words(&error);
+            let text = chain(&error);
             tracing::warn!(resource_name = %self.resource, ?ids, error = text, "A container cannot start yet.");
             // The kubelet tells it as the container's state, and tries again.
             Status::unavailable(text)
@@ -111,16 +112,6 @@ impl Service {
         tracing::error!(resource_name = %self.resource, error = text, "Devices refused.");
         Status::invalid_argument(text)
     }
-}
-
-fn words(error: &crate::slices::SliceError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// What the kubelet is told when it registers us.

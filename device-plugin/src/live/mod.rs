@@ -11,6 +11,8 @@
 //! that the configuration cannot be applied to changes nothing but the health of what it is about.
 
 mod known;
+mod look;
+mod publish;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::OptionFuture;
+use ops::chain;
 use stowage_shared::gpu::GpuUuid;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -25,18 +28,16 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::NodeEvents;
 use crate::config::{Config, MigStrategy};
 use crate::health::{Change, Health, Seen};
-use crate::inventory::{Inventory, Judge, OfferError, OfferRules};
+use crate::inventory::{Inventory, OfferError, OfferRules};
 use crate::mps::{Daemons, Mps};
-use crate::nvml::{About, Listener, NvmlFault, Reading, Session, Told};
+use crate::nvml::{Listener, NvmlFault, Reading, Session, Told};
 use crate::plugin::Plugin;
-use crate::run::answer_rules;
 use crate::slices::{OurInstance, Slices};
 use crate::told::AtMostEvery;
 use known::Known;
 
 /// The first wait after NVML failed; it doubles up to the usual time between two looks.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-
 /// The least time between two looks: a storm of XIDs must not become one of NVML calls.
 const LEAST: Duration = Duration::from_millis(50);
 /// How often an XID of one GPU is logged; each is counted.
@@ -126,7 +127,7 @@ impl Live {
     /// [`NvmlFault`]. Whoever goes on in spite of it is [told](Live::follow) when NVML works.
     pub async fn first_look(&mut self) -> Result<(), NvmlFault> {
         let look = self.look_at_all(BTreeSet::new).await;
-        for (gpu, seen) in look.inspect_err(|fault| self.fault = Some(words(fault)))? {
+        for (gpu, seen) in look.inspect_err(|fault| self.fault = Some(chain(fault)))? {
             self.health.apply(&gpu, seen, Duration::ZERO);
         }
         Ok(())
@@ -159,20 +160,6 @@ impl Live {
             slices.disown(&self.were_ours, &mut reading);
         }
         reading
-    }
-
-    /// Looks at the GPUs, and finds out which MIG instances of ours are gone.
-    async fn look_at_all(
-        &mut self,
-        in_use: impl FnOnce() -> BTreeSet<String>,
-    ) -> Result<Vec<(GpuUuid, Seen)>, NvmlFault> {
-        self.were_ours = self.slices.as_ref().map(|slices| slices.ours()).unwrap_or_default();
-        let look = self.session.look().await?;
-        let seen = self.known.take(look, &in_use());
-        if let Some(slices) = &self.slices {
-            slices.forget_missing(&self.were_ours, &self.known.reading());
-        }
-        Ok(seen)
     }
 
     /// What the configuration makes of the first look; healthy but for what that has told already.
@@ -251,89 +238,10 @@ impl Live {
         self.publish(plugin);
     }
 
-    async fn look(&mut self, plugin: &Plugin) {
-        let in_use = || plugin.book.borrow().parts_in_use();
-        let look = match self.look_at_all(in_use).await {
-            Ok(look) => Ok(look),
-            Err(first) => {
-                // Opened anew, it may work: after a driver was loaded again, all handles are stale.
-                tracing::debug!(error = words(&first), "NVML fails: opening it again.");
-                self.listener = None;
-                self.listening_to.clear();
-                self.session.close().await;
-                self.look_at_all(in_use).await
-            }
-        };
-        match look {
-            Ok(look) => self.take(look, plugin),
-            Err(fault) => {
-                self.session.close().await;
-                self.retry = if self.fault.is_some() {
-                    (self.retry * 2).min(self.config.health.period)
-                } else {
-                    FIRST_RETRY.min(self.config.health.period)
-                };
-                self.set_fault(Some(words(&fault)), plugin);
-            }
-        }
-        self.publish(plugin);
-    }
-
-    fn take(&mut self, look: Vec<(GpuUuid, Seen)>, plugin: &Plugin) {
-        self.set_fault(None, plugin);
-        for (gpu, seen) in look {
-            let changes = self.health.apply(&gpu, seen, plugin.now());
-            self.tell(&gpu, &changes, plugin);
-        }
-        for gone in self.known.gone().filter(|gone| !self.gone.contains(gone.part)) {
-            tell::gone(plugin, &self.events, &gone);
-        }
-        self.gone = self.known.gone().map(|gone| gone.part.to_owned()).collect();
-        self.listen();
-    }
-
     fn tell(&self, gpu: &GpuUuid, changes: &[Change], plugin: &Plugin) {
         for change in changes {
             tell::change(plugin, &self.events, &self.known, gpu, change);
         }
-    }
-
-    /// The GPUs that answer.
-    fn answering(&self) -> Vec<(u32, GpuUuid)> {
-        let gpus = self.known.reading().gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid));
-        gpus.filter(|(_, uuid)| self.health.answers(uuid)).collect()
-    }
-
-    /// Reads how the GPUs are connected, if others answer than the last time. That costs some hundred calls, so it is
-    /// read after everything else, and never while the kubelet waits.
-    async fn connect(&mut self, plugin: &Plugin) {
-        let answering = self.answering();
-        if self.fault.is_some() || self.connected == answering {
-            return;
-        }
-        self.connected.clone_from(&answering);
-        match self.session.call(About::Topology, move |gpus| gpus.nearness(&answering)).await {
-            Ok(nearness) => {
-                self.known.connected(nearness.unwrap_or_default());
-                self.publish(plugin);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "Several GPUs for one pod are not chosen by how they are connected.");
-            }
-        }
-    }
-
-    /// Listens to the GPUs that answer, if it does not yet. One that was away is listened to anew.
-    fn listen(&mut self) {
-        let answering = self.answering();
-        let Some(nvml) = self.session.gpus() else { return };
-        if answering.is_empty() || self.listening_to == answering {
-            return;
-        }
-        self.listening_to.clone_from(&answering);
-        self.listener = Listener::start(nvml, answering)
-            .inspect_err(|error| tracing::warn!(%error, "There is no thread to hear NVML's events on."))
-            .ok();
     }
 
     fn set_fault(&mut self, fault: Option<String>, plugin: &Plugin) {
@@ -352,85 +260,4 @@ impl Live {
             nvml.or_else(|| self.misfit.clone()).or_else(|| self.untold.clone()).or_else(mps),
         );
     }
-
-    /// Hands the book what is known now, if that differs from the last time.
-    fn publish(&mut self, plugin: &Plugin) {
-        let reading = self.reading();
-        if reading != self.made_of || self.misfit.is_some() {
-            match Inventory::build(&reading, &self.rules) {
-                Ok(base) => {
-                    if let Some(mps) = &self.mps {
-                        mps.want(&base);
-                    }
-                    (self.base, self.made_of, self.misfit) = (base, reading, None);
-                }
-                Err(error) => {
-                    let why = words(&error);
-                    if self.misfit.as_ref() != Some(&why) {
-                        tracing::error!(
-                            error = why,
-                            "The GPUs changed, and cannot be offered as configured."
-                        );
-                    }
-                    self.misfit = Some(why);
-                }
-            }
-            self.tell_fault(plugin);
-            let remarks: BTreeSet<String> = self.base.remarks().iter().cloned().collect();
-            remarks.difference(&self.remarks).for_each(|remark| tracing::warn!("{remark}."));
-            self.remarks = remarks;
-        }
-        for gpu in &self.made_of.gpus {
-            plugin.metrics.health.set_healthy(gpu.index, self.health.is_well(&gpu.uuid));
-        }
-        let inventory = self.base.clone().judged(self);
-        let is_news = self.told.as_ref() != Some(&inventory);
-        if !is_news && self.untold.is_none() {
-            return;
-        }
-        let answers = answer_rules(&self.config, &self.made_of, &inventory, self.slices.as_deref());
-        let untold = answers.map(|answers| plugin.set_answers(answers)).err().map(|fault| fault.to_string());
-        if self.untold != untold {
-            tell::untold(&self.events, untold.as_deref());
-            self.untold = untold;
-            self.tell_fault(plugin);
-        }
-        if !is_news {
-            return;
-        }
-        tell::offered(plugin, &inventory);
-        self.told = Some(inventory.clone());
-        plugin.set_inventory(inventory);
-    }
-}
-
-impl Judge for Live {
-    fn why_none(&self, gpu: &GpuUuid) -> Option<String> {
-        if let Some(why) = self.health.why_none(gpu) {
-            return Some(why.to_owned());
-        }
-        // What cannot be offered as configured is not what it was.
-        let why = self.misfit.as_ref()?;
-        let of = |reading: &Reading| reading.gpus.iter().find(|other| other.uuid == *gpu).cloned();
-        (of(&self.made_of) != of(&self.reading())).then(|| why.clone())
-    }
-
-    fn why_not(&self, gpu: &GpuUuid, part: &str, instances: Option<(u32, u32)>) -> Option<String> {
-        let why = self.known.why_gone(part).or_else(|| self.health.why_not(gpu, instances));
-        why.map(str::to_owned).or_else(|| self.mps.as_ref()?.why_down(part))
-    }
-
-    fn built(&self) -> Vec<(GpuUuid, String, (u32, u32))> {
-        self.slices.as_ref().map(|slices| slices.built()).unwrap_or_default()
-    }
-
-    fn why_unknown(&self) -> Option<String> {
-        self.fault.as_ref().map(|fault| format!("NVML does not work: {fault}"))
-    }
-}
-
-/// An error with its causes.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvml_wrapper::error::NvmlError;
+use ops::chain;
 use rustix::fs::{XattrFlags, setxattr};
 use stowage_shared::resource::ResourceName;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -98,7 +99,7 @@ impl Mps {
             outcome = control.probe().await.map_err(KeepError::from);
             if let Err(error) = &outcome {
                 // Said before it is started again: what its clients had is gone.
-                self.tell(&wanted.resource, Some(words(error)), metrics, events);
+                self.tell(&wanted.resource, Some(chain(error)), metrics, events);
                 self.tell_ready().await;
             }
         }
@@ -111,7 +112,7 @@ impl Mps {
             Err(_) => Some(kept.retry.map_or(FIRST_RETRY, |last| (last * 2).min(LAST_RETRY))),
         };
         kept.due = Some(Instant::now() + kept.retry.unwrap_or(PERIOD));
-        self.tell(&wanted.resource, outcome.err().map(|error| words(&error)), metrics, events);
+        self.tell(&wanted.resource, outcome.err().map(|error| chain(&error)), metrics, events);
     }
 
     /// Starts a daemon, unless it runs, and tells it its limits.
@@ -248,10 +249,4 @@ impl Mps {
             tracing::warn!(path = %ready.display(), %error, "It cannot be told that all MPS daemons run.");
         }
     }
-}
-
-/// An error with its causes.
-fn words(error: &KeepError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

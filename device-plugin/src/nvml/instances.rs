@@ -11,7 +11,7 @@ use nvml_wrapper_sys::bindings::{
     NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, NVML_COMPUTE_INSTANCE_PROFILE_COUNT, NVML_DEVICE_MIG_ENABLE,
     NVML_DEVICE_UUID_V2_BUFFER_SIZE, NvmlLib, nvmlComputeInstance_t, nvmlComputeInstanceInfo_t,
     nvmlComputeInstanceProfileInfo_t, nvmlDevice_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t,
-    nvmlGpuInstancePlacement_t,
+    nvmlGpuInstancePlacement_t, nvmlReturn_t,
 };
 use serde::{Deserialize, Serialize};
 use stowage_shared::gpu::GpuUuid;
@@ -206,16 +206,9 @@ fn gpu_instances(
     profile_id: u32,
 ) -> Result<Vec<nvmlGpuInstance_t>, NvmlError> {
     let call = symbol(&lib.nvmlDeviceGetGpuInstances)?;
-    let mut handles = vec![std::ptr::null_mut(); INSTANCES_MAX];
-    let mut count = 0;
     // SAFETY: the symbol has the signature of NVML's header, which wants room for as many as the profile can have:
-    // there is more. `gpu` is live, `count` outlives the call.
-    match nvml_try(unsafe { call(gpu, profile_id, handles.as_mut_ptr(), &raw mut count) }) {
-        Err(NvmlError::NotSupported | NvmlError::NotFound) => count = 0,
-        result => result?,
-    }
-    handles.truncate(count as usize);
-    Ok(handles)
+    // there is more. `gpu` is live.
+    handles(|room, count| unsafe { call(gpu, profile_id, room, count) })
 }
 
 /// The compute instances of a profile in a GPU instance.
@@ -225,10 +218,16 @@ fn compute_instances(
     profile_id: u32,
 ) -> Result<Vec<nvmlComputeInstance_t>, NvmlError> {
     let call = symbol(&lib.nvmlGpuInstanceGetComputeInstances)?;
+    // SAFETY: as in `gpu_instances`.
+    handles(|room, count| unsafe { call(gpu_instance, profile_id, room, count) })
+}
+
+/// The handles that a call writes; it gets room for [`INSTANCES_MAX`], and tells how many there are. Where a GPU cannot have
+/// any, there are none.
+fn handles<T>(list: impl FnOnce(*mut *mut T, *mut c_uint) -> nvmlReturn_t) -> Result<Vec<*mut T>, NvmlError> {
     let mut handles = vec![std::ptr::null_mut(); INSTANCES_MAX];
     let mut count = 0;
-    // SAFETY: as in `gpu_instances`.
-    match nvml_try(unsafe { call(gpu_instance, profile_id, handles.as_mut_ptr(), &raw mut count) }) {
+    match nvml_try(list(handles.as_mut_ptr(), &raw mut count)) {
         Err(NvmlError::NotSupported | NvmlError::NotFound) => count = 0,
         result => result?,
     }

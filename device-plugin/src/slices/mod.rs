@@ -12,6 +12,8 @@
 //! which a reset of the GPU took come back. Only with CDI can a container be told then what it holds.
 
 mod bookings;
+mod cut;
+mod ours;
 mod provide;
 mod store;
 
@@ -30,10 +32,12 @@ use crate::book::{Book, Booking, Event};
 use crate::cdi::{CdiError, Specs};
 use crate::config::{Config, Extra};
 use crate::inventory::{Inventory, PartDetail};
-use crate::nvml::{About, Built, CallError, Reading, Session};
+use crate::nvml::{About, Built, CallError, Session};
 use crate::plugin::Plugin;
 
-pub use provide::{Cut, OneGpu, OurInstance, Ours, ProvideError, Wanted, make_whole, provide};
+pub use cut::{Cut, OneGpu};
+pub use ours::{OurInstance, Ours};
+pub use provide::{ProvideError, Wanted, make_whole, provide};
 pub use store::FILE;
 use store::Store;
 
@@ -104,64 +108,6 @@ impl Slices {
     /// Whether slices are built in `PreStartContainer`.
     pub fn are_built_at_start(&self) -> bool {
         self.at_start
-    }
-
-    /// The instances of ours.
-    pub fn ours(&self) -> Vec<OurInstance> {
-        self.store.all()
-    }
-
-    /// Forgets those of `before`, taken before the look, that it did not find: a reset of the GPU took them, or somebody
-    /// else. What others build in their place is not ours.
-    pub fn forget_missing(&self, before: &[OurInstance], reading: &Reading) {
-        for gpu in &reading.gpus {
-            let Some(mig) = gpu.mig.as_ref().filter(|mig| mig.enabled) else { continue };
-            let is_gone = |ours: &OurInstance| {
-                let there = mig.instances.iter().any(|one| {
-                    let same_id = ours.built.as_ref().is_none_or(|built| built.gpu_instance_id == one.id);
-                    same_id && one.slice == ours.slice
-                });
-                ours.gpu == gpu.uuid && !there && before.contains(ours)
-            };
-            let mut left = self.store.of(&gpu.uuid);
-            let all = left.len();
-            left.retain(|ours| !is_gone(ours));
-            if left.len() != all {
-                tracing::warn!(
-                    gpu = gpu.index,
-                    lost = all - left.len(),
-                    "MIG instances of Stowage's are gone: a reset, or somebody took them down."
-                );
-                if let Err(error) = self.store.set(&gpu.uuid, &left) {
-                    tracing::error!(%error, "Which MIG instances are Stowage's cannot be written down.");
-                }
-            }
-        }
-    }
-
-    /// Leaves only instances of others in a reading; `before` are those that were ours when the look began.
-    pub fn disown(&self, before: &[OurInstance], reading: &mut Reading) {
-        let now = self.store.all();
-        for gpu in &mut reading.gpus {
-            let Some(mig) = &mut gpu.mig else { continue };
-            mig.instances.retain(|instance| {
-                let same = |ours: &OurInstance| {
-                    let same_id =
-                        ours.built.as_ref().is_none_or(|built| built.gpu_instance_id == instance.id);
-                    ours.gpu == gpu.uuid && ours.slice == instance.slice && same_id
-                };
-                !before.iter().chain(&now).any(same)
-            });
-        }
-    }
-
-    /// Instances of ours that stand for a token: the token, and GPU and compute instance.
-    pub fn built(&self) -> Vec<(GpuUuid, String, (u32, u32))> {
-        let built = |ours: OurInstance| {
-            let built = ours.built?;
-            Some((ours.gpu, ours.token?, (built.gpu_instance_id, built.compute_instance_id)))
-        };
-        self.store.all().into_iter().filter_map(built).collect()
     }
 
     /// Writes all CDI specs of an inventory in this way from now on; tells which extras containers get. Blocks.
@@ -267,9 +213,7 @@ impl Slices {
     async fn make_whole(&self, inventory: &Inventory, gpu: &GpuUuid) -> Result<(), SliceError> {
         let (index, gpu, store) = (index(inventory, gpu)?, gpu.clone(), self.store.clone());
         let call = self.session.call(About::Gpu(index), move |nvml| {
-            let mut instances = store.of(&gpu);
-            let mut keep = |ours: &[OurInstance]| store.set(&gpu, ours);
-            make_whole(&OneGpu(nvml, index), &gpu, &mut Ours { instances: &mut instances, keep: &mut keep })
+            store.with(&gpu, |ours| make_whole(&OneGpu(nvml, index), &gpu, ours))
         });
         Ok(call.await?.ok_or(SliceError::NoNvml)??)
     }
@@ -294,15 +238,8 @@ impl Slices {
                 .filter(|(_, of)| of.gpu == gpu)
                 .map(|(_, of)| of.slice.clone())
                 .collect();
-            let mut instances = store.of(&gpu);
-            let mut keep = |ours: &[OurInstance]| store.set(&gpu, ours);
             let wanted = Wanted { gpu: &gpu, slice: &slice, token: token.as_deref() };
-            provide(
-                &OneGpu(nvml, index),
-                wanted,
-                &booked,
-                &mut Ours { instances: &mut instances, keep: &mut keep },
-            )
+            store.with(&gpu, |ours| provide(&OneGpu(nvml, index), wanted, &booked, ours))
         });
         Ok(call.await?.ok_or(SliceError::NoNvml)??)
     }

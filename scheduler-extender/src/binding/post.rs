@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::api::Request;
+use ops::chain;
 use serde::Serialize;
 use stowage_shared::contract::PLAN_ANNOTATION;
 
 use crate::api::{self, Watched};
-use crate::chain::chain;
 use crate::state::event;
 use crate::wire::ExtenderBindingArgs;
 

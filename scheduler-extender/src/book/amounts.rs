@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use stowage_shared::at_once::{Amount, at_once};
 use stowage_shared::pod::{Quantity, Resources};
+use stowage_shared::request::Role;
 
 /// Counts pods: each asks for one, and a node has room for so many.
 pub const PODS: &str = "pods";
@@ -47,15 +49,6 @@ impl Amounts {
         }
     }
 
-    /// Raises each amount to that of the other, where the other has more.
-    pub fn raise(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            if self.get(name) < *amount {
-                self.set(name, *amount);
-            }
-        }
-    }
-
     /// Whether so much is left of `all` where `used` is in use.
     pub fn fits(&self, all: &Self, used: &Self) -> bool {
         self.fits_but(all, used, |_| false)
@@ -69,6 +62,20 @@ impl Amounts {
 
     fn at(&self, name: &str) -> Option<usize> {
         self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()
+    }
+}
+
+impl Amount for Amounts {
+    fn add(&mut self, other: &Self) {
+        Self::add(self, other);
+    }
+
+    fn raise(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            if self.get(name) < *amount {
+                self.set(name, *amount);
+            }
+        }
     }
 }
 
@@ -131,11 +138,8 @@ pub struct Port {
     pub host_port: u32,
 }
 
-/// What a pod asks for in all, as kube-scheduler counts it.
-///
-/// Containers and sidecars run together. Init containers run one after another, each beside the sidecars that were
-/// started before it; so the larger of the two counts. What the pod as a whole states goes over what its containers
-/// sum up to, and its overhead comes on top.
+/// What a pod asks for in all, as kube-scheduler counts it: what runs of it [at once](at_once). What the pod as a whole
+/// states goes over that, and its overhead comes on top.
 pub fn of_pod(
     init: &[Container],
     containers: &[Container],
@@ -143,22 +147,9 @@ pub fn of_pod(
     overhead: &BTreeMap<String, Quantity>,
     names: &mut Names,
 ) -> Amounts {
-    let mut all = Amounts::default();
-    containers.iter().for_each(|container| all.add(&requested(&container.resources, names)));
-    let (mut sidecars, mut largest) = (Amounts::default(), Amounts::default());
-    for container in init {
-        let amounts = requested(&container.resources, names);
-        if container.restart_policy == "Always" {
-            all.add(&amounts);
-            sidecars.add(&amounts);
-            largest.raise(&sidecars);
-        } else {
-            let mut beside = sidecars.clone();
-            beside.add(&amounts);
-            largest.raise(&beside);
-        }
-    }
-    all.raise(&largest);
+    let init = init.iter().map(|of| (Role::of_init(&of.restart_policy), of));
+    let containers = init.chain(containers.iter().map(|of| (Role::App, of)));
+    let mut all = at_once(containers.map(|(role, of)| (role, requested(&of.resources, names))));
     for (name, amount) in requested(whole, names).0 {
         all.set(&name, amount);
     }

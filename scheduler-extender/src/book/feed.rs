@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::StreamExt;
 use kube::Client;
 use kube::runtime::watcher;
+use ops::chain;
 use tokio::sync::Notify;
 
 use super::objects::{Budget, Node, Pod};
 use super::read::{BudgetObject, NodeObject, PodObject};
 use super::{Book, Settled};
-use crate::chain::chain;
 use crate::health::Kind;
 use crate::planner::rush::Rush;
 use crate::seldom::Seldom;

@@ -14,9 +14,9 @@ use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use ops::chain;
 
 use self::core::{Elector, Record, Step, Timing};
-use crate::chain::chain;
 use crate::clock::Now;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;

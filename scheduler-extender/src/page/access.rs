@@ -12,11 +12,10 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Client;
 use kube::api::{Api, PostParams};
+use ops::chain;
 use stowage_shared::contract::{API_GROUP, MAP_ACCESS_TTL};
 use stowage_shared::gpu_node;
 use tokio::sync::Semaphore;
-
-use crate::chain::chain;
 
 /// Answers that are remembered; beyond that the oldest are asked again.
 const REMEMBERED_MAX: usize = 512;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use ops::chain;
 use stowage_shared::contract::GPU_NODE_STALE;
 use stowage_shared::gpu::Gpu;
 use stowage_shared::gpu_node::AllocationStatus;
@@ -12,7 +13,6 @@ use stowage_shared::resource::ResourceName;
 use super::classes::Classes;
 use super::event;
 use super::interned::Interned;
-use crate::chain::chain;
 use crate::clock::Now;
 
 /// A GpuNode as it was last received.

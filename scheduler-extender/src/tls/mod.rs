@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ops::Fault;
+use ops::{Fault, chain};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -30,7 +30,6 @@ use rustls::server::danger::ClientCertVerifier;
 pub use self::args::TlsArgs;
 pub use self::files::{Content, Files, TlsError};
 
-use crate::chain::chain;
 use crate::metrics::Metrics;
 
 /// How often the files are looked at.

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
 use crate::gpu::{GpuKind, Offer, Part};
 use crate::models::Model;
+use crate::plan::PlannedDevice;
 use crate::pod::PodSpec;
 use crate::units::MemoryMib;
 

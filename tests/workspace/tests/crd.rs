@@ -10,7 +10,7 @@ use stowage_shared::contract::{API_GROUP, API_VERSION};
 use stowage_shared::gpu_node::{GpuNodeSpec, GpuNodeStatus, KIND, PLURAL};
 
 const HEADER: &str = "\
-# Made from the types in shared/src/gpu_node.rs by `cargo xtask generate`. Do not edit.
+# Made from the types in shared/src/gpu_node by `cargo xtask generate`. Do not edit.
 # What each node's device plugin tells the cluster about its GPUs.
 ";
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// `error: cause: cause of that`; a cause that the text before it repeats already is left out.
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
