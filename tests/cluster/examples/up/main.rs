@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stowage_chart_tests::helm;
 use stowage_cluster_tests::runner::isolated;
-use stowage_cluster_tests::{Cluster, Isolated, Options, isolation};
+use stowage_cluster_tests::{Cluster, Isolated, Options, Scope, isolation};
 
 use stowage::nodes_offer_their_gpus;
 use stowage::release::Release;
@@ -42,7 +42,7 @@ fn run() -> Result<ExitCode> {
         // There is no network inside to build it from.
         helm::helm()?;
     }
-    isolated(&folder, |inside| stay_up(inside, address.display().to_string()))
+    isolated(&folder, Scope::Nodes, |inside| stay_up(inside, address.display().to_string()))
 }
 
 async fn stay_up(isolated: Isolated, address: String) -> Result<()> {
