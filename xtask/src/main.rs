@@ -1,6 +1,7 @@
 //! The menu: `cargo xtask demo`, `up`, `test` and the rest.
 #![allow(clippy::print_stdout)]
 
+mod minors;
 mod steps;
 
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ enum Task {
     Up(up::Args),
     /// Runs every test: format, lints, unit, property, socket and real-cluster tests.
     Test(steps::TestArgs),
+    /// Runs the tests on hollow nodes with each Kubernetes minor that is supported: needs root, and Go once.
+    Minors(minors::MinorsArgs),
     /// Measures the hot paths, each beside a baseline of the same run.
     Bench(steps::BenchArgs),
     /// Writes the generated files again: the gRPC code, the CRD, the chart's templates, the plain manifests and the tables in docs.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(args),
         Task::Up(args) => up::run(&args),
         Task::Test(args) => steps::test(&args),
+        Task::Minors(args) => minors::test(&args),
         Task::Bench(args) => steps::bench(&args),
         Task::Generate => steps::generate(),
     };

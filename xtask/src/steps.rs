@@ -58,6 +58,8 @@ pub fn test(args: &TestArgs) -> Result<()> {
         println!("xtask: the real cluster was left out, as asked");
     } else {
         let mut cluster = cargo(["test", "--package", "stowage-cluster-tests", "--quiet"]);
+        // Hollow clusters are real ones without kubelets.
+        cluster.args(["--package", "stowage-scale"]);
         if args.long {
             cluster.env(LONG_ENV, "1");
         }

@@ -11,17 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::plan::want;
-use super::track::{AGAIN, Expired, NOMINATION_TTL, Outcome};
+use super::track::{AGAIN, Expired, LOOK_EVERY, LOOKS_MAX, NOMINATION_TTL, Outcome};
 use crate::book::objects::Pod;
 use crate::book::{Book, Settled};
 use crate::preempt::victims::has_the_rest;
 use crate::state::{Snapshot, State};
 use crate::verbs::{Asker, fits_without};
 
-/// How often it is looked whether a pod still fits.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Pods that are looked at in one round.
-const LOOKS_MAX: usize = 64;
 /// How long pods that are being deleted are waited for at most, where only their going makes the pod fit.
 const LEAVING_MAX: Duration = Duration::from_secs(600);
 

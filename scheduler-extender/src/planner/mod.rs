@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use tokio::sync::mpsc;
 
-use self::left::{Left, fits};
+use self::left::{Fits, Left, fits};
 use self::plan::{Nomination, Scene, plan};
 use self::track::{Expired, Outcome, Tracker};
 use self::write::Target;
@@ -157,6 +157,7 @@ impl Planner {
                 }
             }
             self.look_at_left(course, &desk.book, &snapshot, now)?;
+            self.look_at_ours(course, &desk.book, &snapshot, now)?;
             for Expired { uid, node, first } in course.tracker.expire(now) {
                 if first {
                     self.metrics.nomination(Outcome::Expired);
@@ -207,6 +208,23 @@ impl Planner {
                     self.metrics.nomination(Outcome::Expired);
                 }
                 self.take_back(pod);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends nominations of our own that are of no use any more, which kube-scheduler does not do in every minor.
+    fn look_at_ours(
+        &self,
+        course: &mut Course,
+        book: &Book,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Result<(), Broken> {
+        for uid in course.tracker.due(now) {
+            let Some(pod) = book.pod(&uid) else { continue };
+            if self.store.change(|state| fits(book, state, snapshot, pod, now))? == Fits::No {
+                course.tracker.no_longer_fits(&uid, now);
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! What became of nominations: which are under way, which stand, who had one already.
 //!
 //! Pure. A pod is nominated once: kube-scheduler takes a nomination back when it cannot use it, and knows why better
-//! than we do. So many stand at once and no more; one that is not used in time is taken back, so that it holds room
-//! against nobody.
+//! than we do. Of a pod that may not preempt it takes none back: then we do, once the pod no longer fits that node. So many
+//! stand at once and no more; one that is not used in time is taken back, so that it holds room against nobody.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +16,10 @@ use crate::book::objects::Pod;
 pub const NOMINATION_TTL: Duration = Duration::from_secs(60);
 /// How long until taking one back is tried again.
 pub(super) const AGAIN: Duration = Duration::from_secs(10);
+/// How often it is looked whether a pod that is nominated still fits.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Pods that are looked at in one round.
+pub(super) const LOOKS_MAX: usize = 64;
 /// Tries to write one nomination: a pod changes for other reasons too.
 const TRIES_MAX: u8 = 3;
 
@@ -52,7 +56,7 @@ enum Standing {
     /// A write is under way.
     InFlight { node: Arc<str>, tries: u8 },
     /// The API server has it since then; `told` once the watch has shown it.
-    Stands { node: Arc<str>, until: Instant, told: bool, expired: bool },
+    Stands { node: Arc<str>, until: Instant, look: Instant, told: bool, expired: bool },
     /// A write failed: it may be tried again.
     Failed { tries: u8 },
     /// It had its nomination.
@@ -95,6 +99,7 @@ impl Tracker {
             (true, _) => Standing::Stands {
                 node: node.clone(),
                 until: now + NOMINATION_TTL,
+                look: now + LOOK_EVERY,
                 told: false,
                 expired: false,
             },
@@ -129,11 +134,31 @@ impl Tracker {
         })
     }
 
+    /// The pods whose nominations stand and are to be looked at now.
+    pub fn due(&mut self, now: Instant) -> Vec<String> {
+        let due = self.standings.iter_mut().filter_map(|(uid, standing)| match standing {
+            Standing::Stands { look, told: true, expired: false, .. } if *look <= now => Some((uid, look)),
+            _ => None,
+        });
+        let look = |(uid, look): (&String, &mut Instant)| {
+            *look = now + LOOK_EVERY;
+            uid.clone()
+        };
+        due.take(LOOKS_MAX).map(look).collect()
+    }
+
+    /// A pod that was due no longer fits: its nomination has stood long enough.
+    pub fn no_longer_fits(&mut self, uid: &str, now: Instant) {
+        if let Some(Standing::Stands { until, .. }) = self.standings.get_mut(uid) {
+            *until = now;
+        }
+    }
+
     /// The nominations that have stood too long and are to be taken back, until the watch shows that they are.
     pub fn expire(&mut self, now: Instant) -> Vec<Expired> {
         let mut all = Vec::new();
         for (uid, standing) in &mut self.standings {
-            if let Standing::Stands { node, until, told, expired } = standing
+            if let Standing::Stands { node, until, told, expired, .. } = standing
                 && now >= *until
             {
                 all.push(Expired { uid: uid.clone(), node: node.clone(), first: !*expired });
@@ -212,6 +237,25 @@ mod tests {
         tracker.told(&Pod { nominated: "n1".into(), ..pod.clone() });
         tracker.told(&pod);
         assert_eq!((tracker.outstanding(), tracker.has("a")), (0, true));
+    }
+
+    /// kube-scheduler ends a nomination where it has looked for victims in vain; so not that of a pod which may have none
+    /// (`preemptionPolicy: Never`), in any minor from 1.33 to 1.37.
+    #[test]
+    fn what_kube_scheduler_lets_stand_is_taken_back_once_the_pod_no_longer_fits() {
+        let now = Instant::now();
+        let mut tracker = Tracker::default();
+        tracker.begins("a", "n1".into());
+        tracker.written("a", true, now);
+        assert_eq!(tracker.due(now + LOOK_EVERY), [""; 0], "the watch has not shown it");
+        tracker.told(&Pod { nominated: "n1".into(), ..waiting("a", 0, json!({})) });
+        assert_eq!(tracker.due(now), [""; 0], "it has just been looked at");
+        let later = now + LOOK_EVERY;
+        assert_eq!((tracker.due(later), tracker.due(later)), (vec!["a".to_owned()], Vec::new()));
+        assert_eq!(tracker.expire(later), [], "it fits");
+        tracker.no_longer_fits("a", later);
+        assert_eq!(tracker.expire(later), [Expired { uid: "a".into(), node: "n1".into(), first: true }]);
+        assert_eq!(tracker.due(later + LOOK_EVERY), [""; 0], "the write is under way");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! `go install k8s.io/kubernetes/cmd/kubelet@v1.36.1` refuses, because Kubernetes' `go.mod` replaces its
 //! staging modules by local folders. A small module of our own that requires Kubernetes and replaces the same
 //! modules by their published versions builds the very same sources. About seven minutes on two cores with
-//! an empty Go cache, seconds with a full one, nothing at all when the stamp file says that it is done.
+//! an empty Go cache, seconds with a full one, nothing at all where they are there. Only what a test starts is built.
 //!
 //! It knows nothing of clusters or namespaces; it needs the network, so it runs before isolation.
 
@@ -15,24 +15,46 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::versions::Versions;
 
-/// What is built from Kubernetes. No kube-proxy: the tests use no Services.
-const KUBERNETES_PROGRAMS: [&str; 4] =
-    ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
+/// What the simplest cluster needs of Kubernetes: one whose nodes are API objects.
+const HOLLOW_PROGRAMS: [&str; 2] = ["kube-apiserver", "kube-scheduler"];
+/// What one with kubelets needs besides. No kube-proxy: the tests use no Services.
+const FURTHER_PROGRAMS: [&str; 2] = ["kube-controller-manager", "kubelet"];
 /// What is built from containerd.
 const CONTAINERD_PROGRAMS: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "ctr"];
-/// Holds [`Versions::stamp`] once every program is in place.
+/// Holds [`Versions::stamp`] once containerd's programs are in place, which are of a version of their own.
 const STAMP: &str = "versions";
 
-/// The programs that make `versions` complete, by file name.
-pub fn programs() -> impl Iterator<Item = &'static str> {
-    KUBERNETES_PROGRAMS.into_iter().chain(CONTAINERD_PROGRAMS)
+/// What a test starts, and so what has to be there: building Kubernetes takes minutes a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A control plane whose nodes are API objects.
+    Hollow,
+    /// Kubelets and containers too.
+    Nodes,
 }
 
-/// True when every program of `versions` is in the cache, so that [`ensure_built`] has nothing to do.
-pub fn is_built(versions: &Versions) -> bool {
-    let folder = versions.cache_folder();
-    fs::read_to_string(folder.join(STAMP)).is_ok_and(|stamp| stamp == versions.stamp())
-        && programs().all(|program| folder.join(program).is_file())
+impl Scope {
+    /// The programs of Kubernetes, by file name.
+    fn kubernetes(self) -> impl Iterator<Item = &'static str> {
+        let further = (self == Self::Nodes).then_some(FURTHER_PROGRAMS);
+        HOLLOW_PROGRAMS.into_iter().chain(further.into_iter().flatten())
+    }
+}
+
+/// The programs of Kubernetes that are not in `folder`, and whether containerd's are still to be built.
+///
+/// A folder belongs to one Kubernetes, and a program comes into it complete, so that being there is enough.
+fn lacking(versions: &Versions, scope: Scope, folder: &Path) -> (Vec<&'static str>, bool) {
+    let is_there = |program: &str| folder.join(program).is_file();
+    let kubernetes = scope.kubernetes().filter(|program| !is_there(program)).collect();
+    let stamped = || fs::read_to_string(folder.join(STAMP)).is_ok_and(|stamp| stamp == versions.stamp());
+    let containerd = scope == Scope::Nodes && !(stamped() && CONTAINERD_PROGRAMS.into_iter().all(is_there));
+    (kubernetes, containerd)
+}
+
+/// True when everything is in the cache, so that [`ensure_built`] has nothing to do.
+pub fn is_built(versions: &Versions, scope: Scope) -> bool {
+    lacking(versions, scope, &versions.cache_folder()) == (Vec::new(), false)
 }
 
 /// Makes sure that the programs of `versions` are in the cache and returns their folder.
@@ -42,9 +64,9 @@ pub fn is_built(versions: &Versions) -> bool {
 ///
 /// # Errors
 /// When the cache cannot be written, or `go` is missing or fails; its own message has been shown by then.
-pub fn ensure_built(versions: &Versions) -> Result<PathBuf> {
+pub fn ensure_built(versions: &Versions, scope: Scope) -> Result<PathBuf> {
     let folder = versions.cache_folder();
-    if is_built(versions) {
+    if is_built(versions, scope) {
         return Ok(folder);
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -54,19 +76,12 @@ pub fn ensure_built(versions: &Versions) -> Result<PathBuf> {
         eprintln!("Another run builds Kubernetes {}: waiting for it …", versions.kubernetes);
         lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
     }
-    if !is_built(versions) {
-        eprintln!(
-            "Building Kubernetes {} and containerd {} into {} (once; about 7 minutes on 2 cores) …",
-            versions.kubernetes,
-            versions.containerd,
-            folder.display()
-        );
-        build(versions, &folder)?;
-    }
+    build(versions, scope, &folder)?;
     Ok(folder)
 }
 
-fn build(versions: &Versions, folder: &Path) -> Result<()> {
+fn build(versions: &Versions, scope: Scope, folder: &Path) -> Result<()> {
+    let (kubernetes, containerd) = lacking(versions, scope, folder);
     let work = folder.join("build");
     // A build that was interrupted may have left anything there.
     match fs::remove_dir_all(&work) {
@@ -77,18 +92,30 @@ fn build(versions: &Versions, folder: &Path) -> Result<()> {
     }
     let done = work.join("done");
     fs::create_dir_all(&done).with_context(|| format!("cannot create {}", done.display()))?;
-    build_kubernetes(&versions.kubernetes, &work, &done)?;
-    build_containerd(&versions.containerd, &work, &done)?;
-    for program in programs() {
-        // A rename is atomic and leaves a program that another cluster runs right now alone.
-        fs::rename(done.join(program), folder.join(program))
-            .with_context(|| format!("go build made no {program}"))?;
+    let put_in_place = |programs: &[&str]| -> Result<()> {
+        for program in programs {
+            // A rename is atomic and leaves a program that another cluster runs right now alone.
+            fs::rename(done.join(program), folder.join(program))
+                .with_context(|| format!("go build made no {program}"))?;
+        }
+        Ok(())
+    };
+    if !kubernetes.is_empty() {
+        let (version, programs) = (&versions.kubernetes, kubernetes.join(", "));
+        eprintln!("Building {programs} {version} into {} (once; minutes on 2 cores) …", folder.display());
+        build_kubernetes(version, &kubernetes, &work, &done)?;
+        put_in_place(&kubernetes)?;
     }
-    fs::write(folder.join(STAMP), versions.stamp()).context("cannot write the stamp file")?;
+    if containerd {
+        eprintln!("Building containerd {} into {} …", versions.containerd, folder.display());
+        build_containerd(&versions.containerd, &work, &done)?;
+        put_in_place(&CONTAINERD_PROGRAMS)?;
+        fs::write(folder.join(STAMP), versions.stamp()).context("cannot write the stamp file")?;
+    }
     fs::remove_dir_all(&work).context("cannot remove the work folder")
 }
 
-fn build_kubernetes(version: &str, work: &Path, done: &Path) -> Result<()> {
+fn build_kubernetes(version: &str, programs: &[&str], work: &Path, done: &Path) -> Result<()> {
     let module = work.join("kubernetes");
     fs::create_dir_all(&module)?;
     let download = go(&module, &["mod", "download", "-json", &format!("k8s.io/kubernetes@v{version}")])?;
@@ -105,7 +132,7 @@ fn build_kubernetes(version: &str, work: &Path, done: &Path) -> Result<()> {
     let output = format!("{}/", done.display());
     let mut arguments = vec!["build", "-mod=mod", "-ldflags", &flags, "-o", &output];
     let packages: Vec<_> =
-        KUBERNETES_PROGRAMS.iter().map(|program| format!("k8s.io/kubernetes/cmd/{program}")).collect();
+        programs.iter().map(|program| format!("k8s.io/kubernetes/cmd/{program}")).collect();
     arguments.extend(packages.iter().map(String::as_str));
     go(&module, &arguments).map(drop)
 }
@@ -171,7 +198,7 @@ fn go(folder: &Path, arguments: &[&str]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::kubernetes_go_mod;
+    use super::*;
 
     const GO: &str = "module k8s.io/kubernetes\n\ngo 1.26.0\n\n";
 
@@ -189,5 +216,25 @@ mod tests {
     #[test]
     fn a_go_mod_without_staging_modules_is_refused() {
         assert!(kubernetes_go_mod("1.36.1", GO).is_err());
+    }
+
+    #[test]
+    fn only_what_is_started_and_not_there_is_built() {
+        let folder = std::env::temp_dir().join(format!("stowage-build-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let versions = Versions { kubernetes: "1.36.1".into(), containerd: "2.2.9".into() };
+        fs::write(folder.join("kube-apiserver"), "").unwrap();
+        assert_eq!(lacking(&versions, Scope::Hollow, &folder), (vec!["kube-scheduler"], false));
+        fs::write(folder.join("kube-scheduler"), "").unwrap();
+        assert_eq!(lacking(&versions, Scope::Hollow, &folder), (vec![], false));
+        let further = FURTHER_PROGRAMS.to_vec();
+        assert_eq!(lacking(&versions, Scope::Nodes, &folder), (further.clone(), true));
+        // containerd of another version is no use.
+        CONTAINERD_PROGRAMS.iter().for_each(|program| fs::write(folder.join(program), "").unwrap());
+        fs::write(folder.join(STAMP), versions.stamp().replace("2.2.9", "2.1.0")).unwrap();
+        assert_eq!(lacking(&versions, Scope::Nodes, &folder), (further.clone(), true));
+        fs::write(folder.join(STAMP), versions.stamp()).unwrap();
+        assert_eq!(lacking(&versions, Scope::Nodes, &folder), (further, false));
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -124,7 +124,7 @@ impl Cluster {
         let folders = folders(&isolated)?;
         let plane = ControlPlane::start(&folders, Nodes::Hollow).await?;
         let cluster = Self::of(plane, folders, isolated);
-        cluster.plane.wait_for_service_accounts().await?;
+        cluster.plane.create_service_account().await?;
         Ok(cluster)
     }
 
@@ -197,7 +197,7 @@ impl Cluster {
         self.default_scheduler.as_ref()
     }
 
-    /// etcd, kube-apiserver and kube-controller-manager.
+    /// etcd, kube-apiserver and, where nodes are real, kube-controller-manager.
     pub fn control_plane(&self) -> &[Process] {
         &self.plane.processes
     }

@@ -8,6 +8,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
@@ -65,7 +66,8 @@ pub(crate) struct Folders {
 }
 
 impl ControlPlane {
-    /// Starts etcd and the API server; [`Self::wait_ready`] waits for them.
+    /// Starts etcd and the API server, and where nodes are real the controller manager: it would evict every pod of
+    /// nodes that nobody says live.
     pub(crate) async fn start(folders: &Folders, nodes: Nodes) -> Result<Self> {
         // The bridge is there before the API server, which advertises the address.
         isolation::ip(&["link", "add", BRIDGE, "type", "bridge"])?;
@@ -83,13 +85,16 @@ impl ControlPlane {
         let admin = folders.state.join(ADMIN_KUBECONFIG);
         endpoint.write_for_certificate(&admin, &authority.client("admin", "admin", &["system:masters"])?)?;
         let client = client_of(&admin).await?;
-        let manager = folders.state.join("controller-manager.kubeconfig");
-        let identity = authority.client("controller-manager", "system:kube-controller-manager", &[])?;
-        endpoint.write_for_certificate(&manager, &identity)?;
         let mut plane = Self { processes, authority, endpoint, client };
         plane.wait_ready().await?;
-        let ca = plane.authority.certificate();
-        plane.processes.push(start(controller_manager(folders, &manager, &tokens.private, &ca, nodes))?);
+        if nodes == Nodes::Real {
+            let manager = folders.state.join("controller-manager.kubeconfig");
+            let identity =
+                plane.authority.client("controller-manager", "system:kube-controller-manager", &[])?;
+            plane.endpoint.write_for_certificate(&manager, &identity)?;
+            let ca = plane.authority.certificate();
+            plane.processes.push(start(controller_manager(folders, &manager, &tokens.private, &ca))?);
+        }
         Ok(plane)
     }
 
@@ -112,6 +117,18 @@ impl ControlPlane {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "default");
         wait_until(READY_LIMIT, "the default ServiceAccount", async || {
             accounts.get("default").await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Creates that ServiceAccount, where no controller manager does.
+    pub(crate) async fn create_service_account(&self) -> Result<()> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "default");
+        let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
+        // The API server makes the namespace itself, a moment after it is ready.
+        wait_until(READY_LIMIT, "the default namespace", async || {
+            accounts.create(&PostParams::default(), &account).await?;
             Ok(())
         })
         .await
@@ -194,14 +211,8 @@ fn audit_policy(folders: &Folders) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn controller_manager(
-    folders: &Folders,
-    kubeconfig: &Path,
-    signing_key: &Path,
-    ca: &Path,
-    nodes: Nodes,
-) -> Program {
-    let program = Program::new("kube-controller-manager", folders.programs.join("kube-controller-manager"))
+fn controller_manager(folders: &Folders, kubeconfig: &Path, signing_key: &Path, ca: &Path) -> Program {
+    Program::new("kube-controller-manager", folders.programs.join("kube-controller-manager"))
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
         .arg(format!("--service-account-private-key-file={}", signing_key.display()))
         .arg(format!("--root-ca-file={}", ca.display()))
@@ -212,12 +223,7 @@ fn controller_manager(
         .arg("--authentication-skip-lookup=true")
         .arg("--bind-address=127.0.0.1")
         // Its default is a folder of the host, which it would create.
-        .arg(format!("--flex-volume-plugin-dir={}", folders.state.join("volume-plugins").display()));
-    match nodes {
-        Nodes::Real => program,
-        // The one that makes ServiceAccounts. Those that look after nodes would evict every pod after 50 seconds.
-        Nodes::Hollow => program.arg("--controllers=serviceaccount-controller"),
-    }
+        .arg(format!("--flex-volume-plugin-dir={}", folders.state.join("volume-plugins").display()))
 }
 
 /// Which of several kube-schedulers schedules.

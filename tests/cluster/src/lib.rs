@@ -42,6 +42,7 @@ pub mod runner;
 pub mod versions;
 pub mod wait;
 
+pub use build::Scope;
 pub use cluster::{Cluster, Options, Scheduler, TokenBoundTo};
 pub use control_plane::Election;
 pub use isolation::Isolated;

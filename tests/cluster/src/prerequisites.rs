@@ -8,7 +8,7 @@ use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build;
+use crate::build::{self, Scope};
 use crate::versions::Versions;
 
 /// Set to `1` to let the tests install what is missing, as they do by themselves where `CI=true`.
@@ -51,24 +51,29 @@ impl fmt::Display for Missing {
 }
 
 /// Lists what is missing; empty when a cluster can start.
-pub fn missing(versions: &Versions) -> Vec<Missing> {
+pub fn missing(versions: &Versions, scope: Scope) -> Vec<Missing> {
     let mut missing = Vec::new();
     if !rustix::process::geteuid().is_root() {
         missing.push(Missing::Root);
     }
+    let nodes = scope == Scope::Nodes;
     let packages: [(&str, &str, bool); 5] = [
         ("etcd", "etcd-server", find_program("etcd").is_some()),
-        ("runc", "runc", find_program("runc").is_some()),
         ("ip", "iproute2", find_program("ip").is_some()),
-        ("the CNI plugins bridge and host-local", "containernetworking-plugins", cni_folder().is_some()),
-        ("a statically linked busybox", "busybox-static", busybox().is_some()),
+        ("runc", "runc", !nodes || find_program("runc").is_some()),
+        (
+            "the CNI plugins bridge and host-local",
+            "containernetworking-plugins",
+            !nodes || cni_folder().is_some(),
+        ),
+        ("a statically linked busybox", "busybox-static", !nodes || busybox().is_some()),
     ];
     for (what, package, found) in packages {
         if !found {
             missing.push(Missing::Package { what, package });
         }
     }
-    if !build::is_built(versions) && find_program("go").is_none() {
+    if !build::is_built(versions, scope) && find_program("go").is_none() {
         missing.push(Missing::Go);
     }
     if !Path::new("/sys/fs/cgroup/cgroup.procs").exists() && !Path::new("/sys/fs/cgroup/cpu").exists() {

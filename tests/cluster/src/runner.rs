@@ -14,7 +14,7 @@ use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 
-use crate::build;
+use crate::build::{self, Scope};
 use crate::isolation::{self, Entered, Isolated};
 use crate::prerequisites;
 use crate::versions::Versions;
@@ -51,6 +51,8 @@ macro_rules! scenarios {
 pub struct Run<S> {
     /// Emptied at the start; holds the logs afterwards. `env!("CARGO_TARGET_TMPDIR")` is a good parent.
     pub folder: PathBuf,
+    /// What the stage starts.
+    pub scope: Scope,
     /// In the order in which they run.
     pub scenarios: Vec<Scenario<S>>,
     /// Gets what the scenarios want besides the cluster, while there is a network: inside there is none.
@@ -84,7 +86,7 @@ impl<S: Send + 'static> Run<S> {
 
     fn prepare_and_run(self, arguments: &Arguments, names: &[&'static str]) -> Result<ExitCode> {
         if !isolation::is_inner_process() {
-            if let Err(lacking) = prepare()? {
+            if let Err(lacking) = prepare(self.scope)? {
                 eprintln!("{lacking}");
                 return Ok(run_ignored(arguments, names, "what the cluster needs is missing: see above"));
             }
@@ -163,17 +165,17 @@ fn complaint(error: &anyhow::Error, logs: &Path) -> String {
     format!("{}\n\nThe logs of all processes are in {}", causes.join("\ncaused by: "), logs.display())
 }
 
-/// Makes sure that everything is there that a cluster needs; for the outermost process (see
+/// Makes sure that everything is there that such a cluster needs; for the outermost process (see
 /// [`isolation::is_inner_process`]). The inner error is for people: what is missing and how to get it.
 ///
 /// # Errors
 /// When something could not be built or installed, or is missing where `CI=true`.
-pub fn prepare() -> Result<std::result::Result<(), String>> {
+pub fn prepare(scope: Scope) -> Result<std::result::Result<(), String>> {
     let versions = Versions::from_env();
-    let mut missing = prerequisites::missing(&versions);
+    let mut missing = prerequisites::missing(&versions, scope);
     if !missing.is_empty() && prerequisites::may_install() {
         prerequisites::install(&missing)?;
-        missing = prerequisites::missing(&versions);
+        missing = prerequisites::missing(&versions, scope);
     }
     if !missing.is_empty() {
         let list: Vec<_> = missing.iter().map(|missing| format!("  - {missing}")).collect();
@@ -187,7 +189,7 @@ pub fn prepare() -> Result<std::result::Result<(), String>> {
         }
         return Ok(Err(text));
     }
-    build::ensure_built(&versions)?;
+    build::ensure_built(&versions, scope)?;
     Ok(Ok(()))
 }
 
@@ -197,10 +199,11 @@ pub fn prepare() -> Result<std::result::Result<(), String>> {
 /// When something is missing that the cluster needs, or `body` fails.
 pub fn isolated<F: Future<Output = Result<()>>>(
     folder: &Path,
+    scope: Scope,
     body: impl FnOnce(Isolated) -> F,
 ) -> Result<ExitCode> {
     if !isolation::is_inner_process()
-        && let Err(lacking) = prepare()?
+        && let Err(lacking) = prepare(scope)?
     {
         bail!(lacking);
     }

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use stowage_cluster_tests::{Run, operators};
+use stowage_cluster_tests::{Run, Scope, operators};
 use stowage_monitoring_tests::programs;
 
 fn main() -> ExitCode {
     Run {
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster"),
+        scope: Scope::Nodes,
         scenarios: scenarios::all(),
         prepare,
         open: |isolated| Box::pin(scenarios::Stage::open(isolated)),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use stowage_cluster_tests::Scope;
 use stowage_cluster_tests::runner::isolated;
 use stowage_scale::programs::Built;
 use stowage_scale::{do_nothing, openb, throughput};
@@ -50,11 +51,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.what {
         What::Throughput(options) => {
             let built = Built::find(arguments.extender)?;
-            isolated(&folder, |inside| throughput::run(inside, built, options))
+            isolated(&folder, Scope::Hollow, |inside| throughput::run(inside, built, options))
         }
         What::Openb(options) => {
             let built = Built::find(arguments.extender)?;
-            isolated(&folder, |inside| openb::run(inside, built, options))
+            isolated(&folder, Scope::Hollow, |inside| openb::run(inside, built, options))
         }
         What::DoNothing { address } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

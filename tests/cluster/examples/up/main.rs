@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use stowage_chart_tests::helm;
 use stowage_cluster_tests::runner::{isolated, prepare};
-use stowage_cluster_tests::{Cluster, Isolated, Options, isolation};
+use stowage_cluster_tests::{Cluster, Isolated, Options, Scope, isolation};
 
 use stowage::nodes_offer_their_gpus;
 use stowage::release::Release;
@@ -40,13 +40,13 @@ fn run() -> Result<ExitCode> {
     let address = arguments.next().context("say at which address kubectl will find the API server")?;
     if !isolation::is_inner_process() {
         // What is missing is told before anything is built that takes minutes.
-        if let Err(lacking) = prepare()? {
+        if let Err(lacking) = prepare(Scope::Nodes)? {
             bail!(lacking);
         }
         // There is no network inside to build it from.
         helm::helm()?;
     }
-    isolated(&folder, |inside| stay_up(inside, address.display().to_string()))
+    isolated(&folder, Scope::Nodes, |inside| stay_up(inside, address.display().to_string()))
 }
 
 async fn stay_up(isolated: Isolated, address: String) -> Result<()> {

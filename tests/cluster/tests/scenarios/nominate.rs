@@ -1,25 +1,18 @@
-//! Nominating ahead, with the real kube-scheduler: it asks about the nominated node alone, and the pod lands there. And the
-//! extender's account may write nothing else of a pod.
+//! Nominating ahead, with the real kube-scheduler: it asks about the nominated node alone, and the pod runs there. What
+//! differs from minor to minor is seen in `tests/scale`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
-use stowage_cluster_tests::{Cluster, Scenario, TokenBoundTo, apply, scenarios};
+use stowage_cluster_tests::{Cluster, Scenario, apply, scenarios};
 
 use super::Stage;
 use super::stowage::pods::{self, By};
-use super::stowage::{EXTENDER_HTTP, LIMIT, TOKEN_TTL, extender, look};
+use super::stowage::{EXTENDER_HTTP, LIMIT, extender, look};
 
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
-    scenarios![
-        a_nominated_pod_is_asked_about_on_one_node_and_lands_there,
-        the_extender_writes_only_what_it_plans_ahead
-    ]
+    scenarios![a_nominated_pod_is_asked_about_on_one_node_and_lands_there]
 }
 
 /// What the pods ask for.
@@ -105,51 +98,4 @@ pub(crate) async fn grant(cluster: &Cluster) -> Result<()> {
         cluster.apply(documents).await.with_context(|| format!("cannot apply {name}"))?;
     }
     Ok(())
-}
-
-async fn the_extender_writes_only_what_it_plans_ahead(stage: &mut Stage) -> Result<()> {
-    let (cluster, _) = stage.fresh().await?;
-    grant(cluster).await?;
-    let account = ("stowage-system", "stowage-scheduler-extender");
-    let kubeconfig =
-        cluster.service_account_kubeconfig(account.0, account.1, TOKEN_TTL, TokenBoundTo::Nothing).await?;
-    let ours: Api<Pod> = Api::namespaced(cluster.client_of(&kubeconfig).await?, "default");
-    // Of a scheduler that nobody runs.
-    let mut spec = pods::spec(By::Stowage, "gpu.shared", 1);
-    spec["schedulerName"] = "nobody".into();
-    pods::create(cluster, "waits", spec).await?;
-    let params = PatchParams::default();
-    let status = async |change: Value| {
-        ours.patch_status("waits", &params, &Patch::Merge(json!({ "status": change }))).await
-    };
-    let object = async |change: Value| ours.patch("waits", &params, &Patch::Merge(change)).await;
-    status(json!({ "nominatedNodeName": "gpu-node-1" })).await?;
-    let cost = |text: &str| {
-        json!({ "metadata": { "annotations": {
-            "controller.kubernetes.io/pod-deletion-cost": text, "stowage.dev/pod-deletion-cost": text } } })
-    };
-    object(cost("-8")).await?;
-    object(cost("-4")).await?;
-    status(json!({ "nominatedNodeName": null })).await?;
-    for (what, done) in [
-        ("its phase", status(json!({ "phase": "Running" })).await),
-        ("a condition", status(json!({ "conditions": [{ "type": "Ready", "status": "True" }] })).await),
-        ("its message", status(json!({ "message": "x" })).await),
-        ("a label", object(json!({ "metadata": { "labels": { "x": "y" } } })).await),
-        ("another annotation", object(json!({ "metadata": { "annotations": { "x": "y" } } })).await),
-        (
-            "its image",
-            object(json!({ "spec": { "containers": [{ "name": "main", "image": "other" }] } })).await,
-        ),
-    ] {
-        let refused =
-            matches!(&done, Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422);
-        ensure!(refused, "the extender wrote {what}: {done:?}");
-    }
-    // What a person wrote stays.
-    let theirs: Api<Pod> = Api::namespaced(cluster.client(), "default");
-    let own = json!({ "metadata": { "annotations": { "controller.kubernetes.io/pod-deletion-cost": "7" } } });
-    theirs.patch("waits", &params, &Patch::Merge(own)).await?;
-    ensure!(object(cost("-2")).await.is_err(), "the extender wrote over what a person wrote");
-    pods::delete_all(cluster, LIMIT).await
 }

@@ -1,6 +1,8 @@
 //! The scenarios, and the stage that they share.
 
+mod nominations;
 mod pairs;
+mod policies;
 mod stream;
 
 use std::time::Duration;
@@ -74,5 +76,5 @@ impl Stage {
 
 /// All scenarios, in the order in which they run.
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
-    [stream::all(), pairs::all()].into_iter().flatten().collect()
+    [policies::all(), stream::all(), nominations::all(), pairs::all()].into_iter().flatten().collect()
 }

@@ -12,6 +12,7 @@ const PODS: usize = 200;
 pub(crate) fn all() -> Vec<Scenario<Stage>> {
     scenarios![
         two_hundred_pods_get_what_they_were_promised_at_one_write_each,
+        two_hundred_pods_are_nominated_while_they_come_and_get_what_they_were_promised,
         the_setups_that_stowage_is_compared_with_bind_every_pod,
     ]
 }
@@ -41,6 +42,14 @@ async fn two_hundred_pods_get_what_they_were_promised_at_one_write_each(stage: &
     ensure!(figures.admitted == (PODS, 0, 0), "as planned, otherwise, not admitted: {:?}", figures.admitted);
     let bindings = figures.writes.get("POST pods/binding").copied().unwrap_or_default();
     ensure!(bindings == PODS as u64, "{bindings} Bindings for {PODS} pods");
+    stage.audit_is_clean().await
+}
+
+async fn two_hundred_pods_are_nominated_while_they_come_and_get_what_they_were_promised(
+    stage: &mut Stage,
+) -> Result<()> {
+    let figures = measured(stage, Setup::Nominate).await?;
+    ensure!(figures.admitted == (PODS, 0, 0), "as planned, otherwise, not admitted: {:?}", figures.admitted);
     stage.audit_is_clean().await
 }
 
