@@ -157,6 +157,7 @@ impl Story {
             memory_mib: fields.number("memory", 0)?,
             gpu_milli: u16::try_from(milli).unwrap_or(GPU_MILLI),
             gpus: u16::try_from(gpus).unwrap_or(0),
+            slice: false,
             models,
         })
     }

@@ -22,7 +22,7 @@ pub struct Fit {
     /// How good the node is for it.
     pub rank: Rank,
     /// About what becomes of no use to the pods of this cluster, in thousandths of a GPU; `None` for pods without GPUs and
-    /// with slices, of which the market knows nothing.
+    /// with slices, for which the market does not rank.
     pub wastes: Option<i64>,
     /// The devices; nothing for a pod that asks for none.
     pub placement: Option<Placement>,
@@ -92,7 +92,7 @@ impl World {
                 draw_together(&mut placement, &now.gpus, &[]);
                 let cost = now.market_cost(want, &self.mix);
                 let rank = Rank { market: cost, ..want.policy.rank(&now.gpus, placement.cost) };
-                let market = self.mix.market().filter(|market| want.shape(market.stands()).is_some());
+                let market = self.mix.market().filter(|market| want.ranked_shape(market.stands()).is_some());
                 let wastes = market.map(|_| cost);
                 Verdict::Fits(Fit { rank, wastes, placement: Some(placement) })
             }

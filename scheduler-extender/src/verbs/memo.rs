@@ -152,7 +152,7 @@ impl Memo {
         let nodes: Vec<&KnownGpus> = nodes.into_iter().collect();
         let mut judgements = self.judge(snapshot, want, namespace, nodes.iter().copied());
         let market = snapshot.mix.market();
-        if let Some(shape) = market.and_then(|market| want.shape(market.stands())) {
+        if let Some(shape) = market.and_then(|market| want.ranked_shape(market.stands())) {
             let ranks = judgements.iter_mut().map(|judgement| match judgement {
                 Judgement::Fits(rank) => Some(rank),
                 Judgement::DoesNot { .. } => None,

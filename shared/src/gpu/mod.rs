@@ -142,6 +142,16 @@ impl GpuKind {
         &self.offers
     }
 
+    /// How much of it a part is, in thousandths: of a slice, by the memory slices that its offers reach over.
+    pub fn milli(&self, part: &Part) -> u64 {
+        let Part::Slice(slice) = part else { return 1000 };
+        let ends = self.offers.iter().map(|offer| match &offer.part {
+            Part::Whole => 0,
+            Part::Slice(slice) => u64::from(slice.start) + u64::from(slice.size),
+        });
+        1000 * u64::from(slice.size) / ends.max().unwrap_or(0).max(1)
+    }
+
     /// The offers that cannot be in use while `offer` is, as bits.
     pub fn conflicts(&self, offer: usize) -> u64 {
         self.conflicts.get(offer).copied().unwrap_or(u64::MAX)

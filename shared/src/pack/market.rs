@@ -2,16 +2,22 @@
 //!
 //! A [`Market`] is made of the cluster's GPUs and of what its pods ask for. It tells what a pod costs on a node
 //! beyond the resource that it asks for: what becomes of the node's other GPUs, CPU and memory to pods of all shapes
-//! that are seen in this cluster. It speaks of whole GPUs and shares. Of slices, which must stand at certain places,
-//! [`place`](super::place()) knows better, and so there is no such cost for who asks for them, nor for who could use
-//! GPUs that can be had in slices as well: those are what others need.
+//! that are seen in this cluster. Whole GPUs and shares are ranked by it. Who asks for slices is among the pods to come:
+//! a GPU that can be cut is worth something to them while nobody uses it, and the more of them there are, the dearer such
+//! GPUs are to who could go elsewhere. Which slices are left of a GPU that is cut already, and which of them is missed
+//! least, [`place`](super::place()) knows better, and so there is no such cost for who asks for one.
 //!
 //! GPUs that are alike in model and in the names they are offered under are of one **stand**, a model to the fleet core. A
 //! node whose GPUs are of several stands counts as one node of each, with all of its CPU and memory.
 
+mod stand;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::stand::{Size, Stand};
 use super::fleet::{GPU_MILLI, Mix, Models, Node, Shape, Supply, Value, Weights};
 use super::place::Demand;
 use crate::gpu::{GpuKind, Offer, Part};
@@ -56,19 +62,6 @@ pub struct Stands {
     all: Vec<Stand>,
     /// Each kind's stand.
     kinds: Vec<(Arc<GpuKind>, u8)>,
-}
-
-/// GPUs that are alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stand {
-    model: String,
-    memory: MemoryMib,
-    /// Under which names they are to be had whole or in shares, and of what size one such device is, in thousandths.
-    offers: BTreeMap<ResourceName, u16>,
-    /// Whether they are to be had in slices as well.
-    in_slices: bool,
-    /// How many GPUs.
-    gpus: u64,
 }
 
 /// The GPUs of one stand on one node, and what the node has idle.
@@ -127,7 +120,7 @@ impl Stands {
             let same = |(known, _): &&(Arc<GpuKind>, u8)| Arc::ptr_eq(known, kind);
             let found = self.kinds.iter().find(same).or_else(|| self.kinds.iter().find(|(it, _)| it == kind));
             let Some(&(_, model)) = found else { continue };
-            if self.all.get(usize::from(model)).is_none_or(|stand| stand.offers.is_empty()) {
+            if self.all.get(usize::from(model)).is_none_or(Stand::is_only_cut) {
                 continue;
             }
             let at = lots.iter().position(|lot| lot.node.model == model).unwrap_or_else(|| {
@@ -144,12 +137,11 @@ impl Stands {
         lots
     }
 
-    /// What a request is to the fleet core; `None` where it asks for slices, could use GPUs that are to be had in slices as
-    /// well, or asks for several resources. `may_use` says of a model and the memory of a card whether the pod may run
-    /// there.
+    /// What a request is to the fleet core; `None` where it asks for several resources. `may_use` says of a model and the
+    /// memory of a card whether the pod may run there.
     ///
     /// A share whose size is an amount of memory is as large as on the most numerous GPUs that it could use; shares of one
-    /// pod lie together where they can.
+    /// pod lie together where they can, and its slices count as if they did.
     pub fn shape(
         &self,
         demand: &Demand,
@@ -162,12 +154,8 @@ impl Stands {
         let usable = |stand: &Stand| may_use(&stand.model, stand.memory);
         let mut stands = (0..).zip(&self.all).filter(|(_, it)| offered(it) && usable(it)).peekable();
         let &(_, most) = stands.peek()?;
-        let one = most.milli(resource, demand.share)?;
-        let stands: Vec<(u8, &Stand)> = stands.collect();
-        if stands.iter().any(|(_, stand)| stand.in_slices) {
-            return None;
-        }
-        let models = Models::only(stands.iter().map(|(number, _)| *number));
+        let Size { milli: one, slice } = most.size(resource, demand.share)?;
+        let models = Models::only(stands.map(|(number, _)| number));
         let all = u32::from(one).saturating_mul(count);
         let (gpu_milli, gpus) = match u16::try_from(all) {
             Ok(together) if together <= GPU_MILLI => (together, 1),
@@ -175,13 +163,13 @@ impl Stands {
             _ => (GPU_MILLI, u16::try_from(all.div_ceil(GPU_MILLI.into())).ok()?),
         };
         let Host { cpu_milli, memory_mib } = host;
-        Some(Shape { cpu_milli, memory_mib, gpu_milli, gpus, models })
+        Some(Shape { cpu_milli, memory_mib, gpu_milli, gpus, slice, models })
     }
 
     /// What a pod without GPUs is to the fleet core.
     pub fn shape_without_gpus(host: Host) -> Shape {
         let Host { cpu_milli, memory_mib } = host;
-        Shape { cpu_milli, memory_mib, gpu_milli: 0, gpus: 0, models: Models::ANY }
+        Shape { cpu_milli, memory_mib, gpu_milli: 0, gpus: 0, slice: false, models: Models::ANY }
     }
 
     fn supply(&self) -> Supply {
@@ -189,54 +177,28 @@ impl Stands {
     }
 
     /// What to expect while nothing is known, on any node: of what is offered whole, one GPU and several; of what is offered
-    /// in shares, one of them, or halves and quarters where it is in so many that a pod surely says how much it needs.
+    /// in shares, one of them, or halves and quarters where it is in so many that a pod surely says how much it needs; of
+    /// what is offered in slices, one of each size.
     fn prior(&self) -> Vec<(Shape, u64)> {
-        let mut expected: BTreeMap<(u16, u16), Vec<u8>> = BTreeMap::new();
+        let mut expected: BTreeMap<(u16, u16, bool), Vec<u8>> = BTreeMap::new();
         for (number, stand) in (0..).zip(&self.all) {
-            for &milli in stand.offers.values() {
+            for &Size { milli, slice } in stand.offers.values() {
                 let sizes: &[(u16, u16)] = match milli {
+                    _ if slice => &[(milli, 1)],
                     GPU_MILLI => &[(GPU_MILLI, 1), (GPU_MILLI, 2), (GPU_MILLI, 4), (GPU_MILLI, 8)],
                     small if small < SHARE_MIN => &[(GPU_MILLI / 2, 1), (GPU_MILLI / 4, 1)],
                     _ => &[(milli, 1)],
                 };
-                sizes.iter().for_each(|&size| expected.entry(size).or_default().push(number));
+                let mut expect =
+                    |&(milli, gpus)| expected.entry((milli, gpus, slice)).or_default().push(number);
+                sizes.iter().for_each(|size| expect(size));
             }
         }
-        let shape = |((gpu_milli, gpus), on)| {
+        let shape = |((gpu_milli, gpus, slice), on)| {
             let models = Models::only(on);
-            (Shape { cpu_milli: 0, memory_mib: 0, gpu_milli, gpus, models }, 1)
+            (Shape { cpu_milli: 0, memory_mib: 0, gpu_milli, gpus, slice, models }, 1)
         };
         expected.into_iter().map(shape).collect()
-    }
-}
-
-impl Stand {
-    fn new(kind: &GpuKind, gpus: u64) -> Self {
-        let whole = kind.offers().iter().filter(|offer| offer.part == Part::Whole);
-        let milli =
-            |replicas: u32| u16::try_from(u32::from(GPU_MILLI).div_ceil(replicas.max(1))).unwrap_or(1);
-        let offers = whole.map(|offer| (offer.resource.clone(), milli(offer.device_count())));
-        let in_slices = kind.offers().iter().any(|offer| offer.part != Part::Whole);
-        Self {
-            model: kind.model().to_owned(),
-            memory: kind.memory(),
-            offers: offers.collect(),
-            in_slices,
-            gpus,
-        }
-    }
-
-    /// How large one device is, in thousandths; `None` where it is larger than the GPU.
-    fn milli(&self, resource: &ResourceName, share: Option<ShareSize>) -> Option<u16> {
-        let equal = *self.offers.get(resource)?;
-        let milli = match share {
-            None => u64::from(equal),
-            Some(ShareSize::Milli(milli)) => u64::from(milli),
-            Some(ShareSize::Memory(MemoryMib(mib))) => {
-                mib.saturating_mul(GPU_MILLI.into()).div_ceil(self.memory.0.max(1))
-            }
-        };
-        u16::try_from(milli).ok().filter(|&milli| milli <= GPU_MILLI)
     }
 }
 
@@ -319,6 +281,3 @@ fn idle_milli(state: &GpuState) -> u16 {
     };
     kind.offers().iter().enumerate().map(whole).max().unwrap_or(0)
 }
-
-#[cfg(test)]
-mod tests;

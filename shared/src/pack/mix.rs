@@ -40,17 +40,8 @@ impl Mix {
     pub fn prior<'a>(gpus: impl IntoIterator<Item = &'a Gpu>) -> Self {
         let mut worth: BTreeMap<ResourceName, (u64, bool)> = BTreeMap::new();
         for gpu in gpus {
-            let slices = gpu.kind.offers().iter().map(|offer| match &offer.part {
-                Part::Whole => 0,
-                Part::Slice(slice) => u64::from(slice.start) + u64::from(slice.size),
-            });
-            let grid = slices.max().unwrap_or(0).max(1);
             for offer in gpu.kind.offers().iter().filter(|offer| !is_twin(&gpu.kind, offer)) {
-                let part = match &offer.part {
-                    Part::Whole => 1000,
-                    Part::Slice(slice) => 1000 * u64::from(slice.size) / grid,
-                };
-                let milli = part / u64::from(offer.device_count().max(1));
+                let milli = gpu.kind.milli(&offer.part) / u64::from(offer.device_count().max(1));
                 let whole = offer.part == Part::Whole && offer.replicas.is_none();
                 let entry = worth.entry(offer.resource.clone()).or_insert((milli, whole));
                 *entry = (entry.0.min(milli), entry.1 && whole);

@@ -35,9 +35,16 @@ impl Want {
         Ok(Some(Self { demand: request.demand(), policy: Policy::read(annotation)?, host: Host::default() }))
     }
 
-    /// What it is to the [`Market`](pack::Market); `None` where that knows nothing of such requests.
+    /// What a pod to come that wants the same is to the [`Market`](pack::Market); `None` where that knows nothing of such
+    /// requests.
     pub fn shape(&self, stands: &Stands) -> Option<Shape> {
         stands.shape(&self.demand, self.host, |model, memory| self.policy.allows_model(model, memory).is_ok())
+    }
+
+    /// The same where the market says what it costs: not for slices, of which the packing core knows better where
+    /// they are missed least.
+    pub fn ranked_shape(&self, stands: &Stands) -> Option<Shape> {
+        self.shape(stands).filter(|shape| !shape.slice)
     }
 }
 
@@ -140,7 +147,7 @@ impl Occupied {
         at_hand: &Placement,
     ) -> Option<Placement> {
         let market = mix.market().filter(|_| want.policy.placement == Packing::Binpack)?;
-        let shape = want.shape(market.stands())?;
+        let shape = want.ranked_shape(market.stands())?;
         let best = market.best_gpus(&market.stands().lots(&self.gpus, self.host), &shape)?;
         let mut chosen = at_hand.devices.values().flatten();
         if chosen.all(|chosen| best.contains(&chosen.gpu)) || self.to_leave_idle(want) != Ok(0) {
@@ -203,7 +210,7 @@ impl Occupied {
     /// What a pod costs the pods to come on this node: [`Rank::market`].
     pub fn market_cost(&self, want: &Want, mix: &Mix) -> i64 {
         let Some(market) = mix.market() else { return 0 };
-        let Some(shape) = want.shape(market.stands()) else { return 0 };
+        let Some(shape) = want.ranked_shape(market.stands()) else { return 0 };
         market.cost(self.lots(market.stands()).iter().map(|lot| &lot.node), &shape)
     }
 

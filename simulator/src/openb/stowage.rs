@@ -54,7 +54,8 @@ impl Stowage {
 
 /// What to expect while nothing is known: whole GPUs, alone and together, halves and quarters, that any node could run.
 fn prior() -> Mix {
-    let shape = |gpu_milli, gpus| Shape { cpu_milli: 0, memory_mib: 0, gpu_milli, gpus, models: Models::ANY };
+    let (cpu_milli, memory_mib, models) = (0, 0, Models::ANY);
+    let shape = |gpu_milli, gpus| Shape { cpu_milli, memory_mib, gpu_milli, gpus, slice: false, models };
     let whole = [1, 2, 4, 8].map(|gpus| (shape(GPU_MILLI, gpus), 1));
     let shares = [2, 4].map(|parts| (shape(GPU_MILLI / parts, 1), 1));
     Mix::new(whole.into_iter().chain(shares))

@@ -161,6 +161,7 @@ impl Trace {
                 memory_mib: row.number(memory, MEMORY_MIB_MAX)?,
                 gpu_milli: if gpus == 0 { 0 } else { u16::try_from(milli).unwrap_or(GPU_MILLI) },
                 gpus: if milli == 0 { 0 } else { u16::try_from(gpus).unwrap_or_default() },
+                slice: false,
                 models,
             };
             Ok(PodKind { shape, gpu_spec: if gpus == 0 { String::new() } else { names.join("|") } })

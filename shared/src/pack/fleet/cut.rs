@@ -45,7 +45,7 @@ impl Cut {
     /// Of GPUs for this mix, in thousandths of a GPU times `whole`.
     pub fn new(mix: &Mix, whole: i64) -> Self {
         let mut asked: BTreeMap<u16, Asked> = BTreeMap::new();
-        for (shape, weight) in mix.on_gpus() {
+        for (shape, weight) in mix.on_gpus().filter(|(shape, _)| !shape.slice) {
             let of = asked.entry(shape.gpu_milli).or_default();
             of.devices += weight * u64::from(shape.gpus);
             of.cpu_milli += weight as f64 * shape.cpu_milli as f64;

@@ -36,6 +36,9 @@ pub struct Shape {
     pub gpu_milli: u16,
     /// How many GPUs, each another one. None for a pod without a GPU.
     pub gpus: u16,
+    /// Whether it is a slice, which is cut from a GPU that is neither whole nor shared. Which slices are left of one that
+    /// is cut already, and so where such a request goes, is not known here.
+    pub slice: bool,
     /// The GPU models that it may use.
     pub models: Models,
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn shape(cpu_milli: u64, gpu_milli: u16, gpus: u16) -> Shape {
-    Shape { cpu_milli, memory_mib: 1, gpu_milli, gpus, models: Models::ANY }
+    Shape { cpu_milli, memory_mib: 1, gpu_milli, gpus, slice: false, models: Models::ANY }
 }
 
 fn node(cpu_milli: u64, idle: &[u16]) -> Node {
@@ -62,6 +62,18 @@ fn who_may_go_anywhere_leaves_the_model_that_others_need() {
 }
 
 #[test]
+fn a_gpu_is_kept_for_slices_while_nobody_uses_it() {
+    let slice = Shape { slice: true, ..shape(1, 250, 1) };
+    let cost = |slices, idle: &[u16]| {
+        let mix = Mix::new([(shape(1, 500, 1), 4), (slice, slices)]);
+        let value = Value::new(&mix, &Supply::new([(0, 10)]), Weights::default());
+        assert_eq!(value.spot(&node(100, idle), &slice), None, "where it would go is not known here");
+        value.spot(&node(100, idle), &shape(1, 500, 1)).unwrap().cost.0
+    };
+    assert!(cost(4, &[1000]) - cost(4, &[500]) > cost(0, &[1000]) - cost(0, &[500]));
+}
+
+#[test]
 fn several_gpus_are_different_ones() {
     let mix = [(shape(1, 1000, 1), 1)];
     check(&mix, &[node(100, &[1000, 0, 1000])], shape(1, 1000, 2), &["0: [0, 2]"]);
@@ -91,9 +103,11 @@ fn absurd_numbers_are_no_panic() {
         memory_mib: u64::MAX,
         gpu_milli: u16::MAX,
         gpus: u16::MAX,
+        slice: false,
         models: Models::ANY,
     };
-    let tiny = Shape { cpu_milli: 1, memory_mib: 1, gpu_milli: 1, gpus: 1, models: Models::ANY };
+    let tiny =
+        Shape { cpu_milli: 1, memory_mib: 1, gpu_milli: 1, gpus: 1, slice: false, models: Models::ANY };
     let node = Node { cpu_milli: u64::MAX, memory_mib: u64::MAX, model: 200, idle: vec![u16::MAX, 1000, 0] };
     let mix = Mix::new([(huge, u64::MAX), (tiny, u64::MAX)]);
     for model in [0, 63, 200] {
@@ -161,6 +175,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
             memory_mib,
             gpu_milli: if gpus == 0 { 0 } else { gpu_milli },
             gpus,
+            slice: false,
             models,
         },
     )

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::cut::Cut;
 use super::mix::{Mix, Supply};
-use super::node::{Models, Node, Shape};
+use super::node::{GPU_MILLI, Models, Node, Shape};
 
 /// What a placement costs: less is better. Exact, so that equal costs are equal; the unit is a thousandth of a GPU
 /// times the weight of the whole mix. Only costs of one [`Value`] and one shape may be compared.
@@ -77,7 +77,15 @@ struct Worth {
 #[derive(Debug, Clone)]
 struct Size {
     milli: u32,
+    slice: bool,
     shapes: Vec<Expected>,
+}
+
+impl Size {
+    /// Whether a GPU with so much idle has room for it.
+    fn fits(&self, idle: u32) -> bool {
+        if self.slice { idle == u32::from(GPU_MILLI) } else { idle >= self.milli }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -100,14 +108,14 @@ impl Value {
         Self { weights, cut, worth }
     }
 
-    /// The cheapest place for a request on this node, or none where it does not fit.
+    /// The cheapest place for a request on this node, or none where it does not fit; none for a slice.
     pub fn spot(&self, node: &Node, shape: &Shape) -> Option<Spot> {
         self.spot_from(self.potential(node), node, shape)
     }
 
     /// The same, where the potential of the node is known.
     pub(super) fn spot_from(&self, before: i64, node: &Node, shape: &Shape) -> Option<Spot> {
-        if node.cpu_milli < shape.cpu_milli || node.memory_mib < shape.memory_mib {
+        if node.cpu_milli < shape.cpu_milli || node.memory_mib < shape.memory_mib || shape.slice {
             return None;
         }
         let mut after = node.clone();
@@ -160,14 +168,14 @@ impl Value {
             let (mut fit, mut above, mut copies) = (0, 0, 0);
             for &idle in idle() {
                 let idle = u32::from(idle);
-                if idle >= size.milli {
+                if size.fits(idle) {
                     fit += 1;
                     above += idle;
                     copies += idle / size.milli;
                 }
             }
             if fit == 0 {
-                // The sizes ascend: nothing larger fits either.
+                // The sizes ascend, and end with the slices: nothing larger fits either.
                 break;
             }
             for shape in &size.shapes {
@@ -187,7 +195,7 @@ impl Value {
 
 impl Worth {
     fn new(mix: &Mix, supply: &Supply, model: u8) -> Self {
-        let mut by_size: BTreeMap<u16, BTreeMap<(u64, u64, u16), i64>> = BTreeMap::new();
+        let mut by_size: BTreeMap<(bool, u16), BTreeMap<(u64, u64, u16), i64>> = BTreeMap::new();
         let (mut all, mut all_milli, mut price) = (0, 0.0, 0.0);
         for (shape, weight) in mix.on_gpus() {
             all += signed(weight);
@@ -197,7 +205,8 @@ impl Worth {
             if shape.models.contains(model) {
                 price += milli / supply.of(shape.models).max(1) as f64;
                 let key = (shape.cpu_milli, shape.memory_mib, shape.gpus);
-                *by_size.entry(shape.gpu_milli).or_default().entry(key).or_default() += signed(weight);
+                let of_size = by_size.entry((shape.slice, shape.gpu_milli)).or_default();
+                *of_size.entry(key).or_default() += signed(weight);
             }
         }
         let expected = |((cpu_milli, memory_mib, gpus), weight)| Expected {
@@ -206,8 +215,9 @@ impl Worth {
             gpus: u32::from(gpus),
             weight,
         };
-        let sizes = by_size.into_iter().map(|(milli, shapes)| Size {
+        let sizes = by_size.into_iter().map(|((slice, milli), shapes)| Size {
             milli: u32::from(milli),
+            slice,
             shapes: shapes.into_iter().map(expected).collect(),
         });
         let price = if all_milli > 0.0 { price * supply.of(Models::ANY) as f64 / all_milli } else { 0.0 };

@@ -86,20 +86,46 @@ fn a_request_has_the_size_of_what_it_asks_for() {
     assert_eq!(shape(&stands, &memory), Some((250, 1)));
     let too_large = Demand { share: Some(ShareSize::Memory(MemoryMib(12_000))), ..equal(1) };
     assert_eq!(shape(&stands, &too_large), None);
-    assert_eq!(shape(&stands, &Demand::from([(name("mig-1g.5gb"), 1)])), None, "slices");
+    assert_eq!(shape(&stands, &Demand::from([(name("mig-1g.5gb"), 1)])), Some((125, 1)), "one of eight");
+    assert_eq!(shape(&stands, &Demand::from([(name("mig-3g.20gb"), 3)])), Some((1000, 2)));
     assert_eq!(shape(&stands, &Demand::from([(name("gpu"), 1), (name("gpu.shared"), 1)])), None);
     let only_b = |model: &str, memory| model == "B" && memory == MemoryMib(5000);
     let on_b = stands.shape(&memory, HOST, only_b).unwrap();
     assert_eq!((on_b.gpu_milli, on_b.models), (500, Models::only([2])));
 }
 
+/// Whole, in shares of any size, or cut.
+fn anything() -> Arc<GpuKind> {
+    let offers = [elastic().offers().to_vec(), cut().offers().to_vec()].concat();
+    Arc::new(GpuKind::new("B", MemoryMib(10_000), offers).unwrap())
+}
+
+/// What these cost where nothing is in use, on a GPU that cannot be cut and on one that can: in a cluster with as many
+/// of either, where for one pod of these shares and one with a whole GPU so many ask for a slice.
+fn costs_beside_slices(slices: u64, demand: &Demand) -> [i64; 2] {
+    let (plain, anything) = (elastic(), anything());
+    let stands = Arc::new(Stands::new([vec![&plain; 50], vec![&anything; 50]].concat()));
+    let of = |demand: &Demand| stands.shape(demand, HOST, |_, _| true).unwrap();
+    let slice = of(&Demand::from([(name("mig-3g.20gb"), 1)]));
+    assert!(slice.slice, "{slice:?}");
+    let whole = of(&Demand::from([(name("gpu"), 1)]));
+    let market = Market::new(stands.clone(), [(of(&share(250)), 100), (whole, 100), (slice, 100 * slices)]);
+    [plain, anything].map(|kind| {
+        let lots = stands.lots(&[gpu(0, &kind, &[])], Host { cpu_milli: 96_000, memory_mib: 96_000 });
+        market.cost(lots.iter().map(|lot| &lot.node), &of(demand))
+    })
+}
+
 #[test]
-fn who_could_use_gpus_that_others_need_in_slices_is_none_of_its_business() {
-    let both = [elastic().offers().to_vec(), cut().offers().to_vec()].concat();
-    let both = Arc::new(GpuKind::new("B", MemoryMib(10_000), both).unwrap());
-    let stands = Stands::new([&elastic(), &both]);
-    assert_eq!(shape(&stands, &share(500)), None);
-    assert!(stands.shape(&share(500), HOST, |model, _| model == "A").is_some(), "it may use the others only");
+fn who_could_go_elsewhere_pays_for_a_gpu_that_others_need_in_slices() {
+    for demand in [share(250), Demand::from([(name("gpu"), 1)])] {
+        let more = |slices| {
+            let [plain, anything] = costs_beside_slices(slices, &demand);
+            anything - plain
+        };
+        let costs = [more(0), more(1), more(4)];
+        assert!(costs.is_sorted() && costs[0] < costs[1] && costs[1] < costs[2], "{demand:?}: {costs:?}");
+    }
 }
 
 /// A cluster of elastic GPUs whose pods are of these shares, equally often.
