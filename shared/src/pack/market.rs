@@ -191,7 +191,7 @@ impl Stands {
                 };
                 let mut expect =
                     |&(milli, gpus)| expected.entry((milli, gpus, slice)).or_default().push(number);
-                sizes.iter().for_each(|size| expect(size));
+                sizes.iter().for_each(&mut expect);
             }
         }
         let shape = |((gpu_milli, gpus, slice), on)| {

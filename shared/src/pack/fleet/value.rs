@@ -195,7 +195,8 @@ impl Value {
 
 impl Worth {
     fn new(mix: &Mix, supply: &Supply, model: u8) -> Self {
-        let mut by_size: BTreeMap<(bool, u16), BTreeMap<(u64, u64, u16), i64>> = BTreeMap::new();
+        // By whether it is a slice and the size; then by CPU, memory and how many.
+        let mut by_size: BTreeMap<_, BTreeMap<(u64, u64, u16), i64>> = BTreeMap::new();
         let (mut all, mut all_milli, mut price) = (0, 0.0, 0.0);
         for (shape, weight) in mix.on_gpus() {
             all += signed(weight);
