@@ -2,7 +2,7 @@
 //!
 //! kubectl runs the program `kubectl_complete-stowage` with the words that are there and the one that was begun, and reads
 //! a candidate from each line and, from the last, what the shell is to do besides. What is wanted follows from the flags'
-//! own definition ([`wanted`], pure); names of pods, namespaces and contexts are looked up.
+//! own definition (`wanted`, pure); names of pods, namespaces and contexts are looked up.
 
 mod lookup;
 

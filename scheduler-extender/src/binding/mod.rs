@@ -16,7 +16,8 @@ use kube::Client;
 use stowage_shared::contract::BIND_TIMEOUT;
 use tokio::sync::Semaphore;
 
-use self::post::{PostError, get_pod, post_binding};
+pub use self::post::PostError;
+use self::post::{get_pod, post_binding};
 use crate::clock::Now;
 use crate::metrics::{BindOutcome, Metrics};
 use crate::state::{AssumptionId, Broken, Choice, Refusal, Store, event, may_be_bound};

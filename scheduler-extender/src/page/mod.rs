@@ -12,7 +12,7 @@
 //! longer runs on a thread of its own, one at a time.
 //!
 //! Who may see what: on the loopback whoever reaches it (they could reach the verbs beside it, which bind pods); elsewhere
-//! who has a bearer token with the rights for it ([`access`]). The files of the page itself are in every copy of the
+//! who has a bearer token with the rights for it (`access`). The files of the page itself are in every copy of the
 //! program, so they need none.
 
 mod access;
