@@ -37,8 +37,9 @@ esac
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
-# The extender needs nothing of its system, so it is linked statically with musl. The plugin loads the driver's library, which
-# is made for glibc.
+# The extender needs nothing of its system: glibc is linked into it, which since 2.34 resolves names without libraries of its own
+# (the check below), and whose allocator is the one that the benchmarks measure. The plugin loads the driver's library, which is
+# made for a glibc that is loaded.
 build() {
     # Paths of this machine do not belong into a program. Those of the standard library are there only where its source is
     # installed as well, and then get the name that they have without it.
@@ -49,19 +50,19 @@ build() {
     CARGO_ENCODED_RUSTFLAGS="$(printf -- '--remap-path-prefix=%s\x1f' "$PWD=/stowage" \
         "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$standard_library=/rustc/$commit")"
     export CARGO_ENCODED_RUSTFLAGS="${CARGO_ENCODED_RUSTFLAGS%$'\x1f'}"
-    local musl="$machine-unknown-linux-musl" glibc="$machine-unknown-linux-gnu"
-    if ! rustc --print target-libdir --target "$musl" | xargs test -d; then
-        rustup target add "$musl"
+    local glibc have target="${CARGO_TARGET_DIR:-target}" triple="$machine-unknown-linux-gnu"
+    glibc="$(getconf GNU_LIBC_VERSION)"
+    have="${glibc#glibc }"
+    if [ "$(printf '%s\n' 2.34 "$have" | sort -V | head -1)" != 2.34 ]; then
+        echo "build.sh: $glibc is older than 2.34: a program that it is linked into would resolve no names" >&2
+        exit 1
     fi
-    # A C compiler for glibc will do: what is compiled with it here calls nothing of the C library.
-    local name="CC_${musl//-/_}"
-    export "$name=${!name:-cc}"
-    cargo build --release --locked --package stowage-scheduler-extender --target "$musl"
-    cargo build --release --locked --package stowage-device-plugin --target "$glibc"
+    cargo build --release --locked --package stowage-device-plugin --target "$triple"
+    CARGO_ENCODED_RUSTFLAGS+=$'\x1f'"-Ctarget-feature=+crt-static" \
+        cargo build --release --locked --package stowage-scheduler-extender --target "$triple" --target-dir "$target/static"
     programs="$work/programs"
     mkdir "$programs"
-    local target="${CARGO_TARGET_DIR:-target}"
-    cp "$target/$musl/release/stowage-scheduler-extender" "$target/$glibc/release/stowage-device-plugin" "$programs"
+    cp "$target/static/$triple/release/stowage-scheduler-extender" "$target/$triple/release/stowage-device-plugin" "$programs"
 }
 
 # Puts a program into a root folder, and with it the libraries that it is linked with, where the loader looks for them.

@@ -11,11 +11,10 @@ if ! cargo cyclonedx --version > /dev/null 2>&1; then
 fi
 mkdir -p "$out"
 machine="$(uname -m)"
-for program in scheduler-extender=musl device-plugin=gnu; do
-    folder=${program%=*}
+for folder in scheduler-extender device-plugin; do
     # It writes beside each manifest of the workspace.
     cargo cyclonedx --format json --spec-version 1.5 --no-build-deps --manifest-path "$folder/Cargo.toml" \
-        --target "$machine-unknown-linux-${program#*=}" --override-filename sbom
+        --target "$machine-unknown-linux-gnu" --override-filename sbom
     mv "$folder/sbom.json" "$out/stowage-$folder.cdx.json"
     git ls-files --others --exclude-standard -z -- '*/sbom.json' sbom.json | xargs -0 -r rm
     echo "$out/stowage-$folder.cdx.json"
