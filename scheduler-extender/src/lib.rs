@@ -24,7 +24,7 @@ pub mod defrag;
 pub mod drain;
 pub mod health;
 pub mod lease;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod page;
 pub mod planner;

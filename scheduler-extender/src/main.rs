@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ops::Fault;
+use stowage_scheduler_extender::memory;
 use stowage_scheduler_extender::program::{Args, run};
 
 fn main() -> ExitCode {
+    memory::share_one_heap();
     let args = Args::parse();
     ops::logs::init(&args.logs);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
