@@ -59,7 +59,7 @@ pub enum Question {
     Defrag(Defrag),
     /// Finds what is wrong, each with its cure; exits with 1 on a warning or an error.
     Doctor,
-    /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on any finding.
+    /// Compares what was planned, what the kubelets handed out and what exists; exits with 1 on a warning or an error.
     Audit,
     /// Replays a workload on GPUs that are not there, with the packing core of Stowage and what it is compared with.
     Simulate(Box<simulate::Args>),

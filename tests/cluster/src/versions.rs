@@ -83,7 +83,7 @@ mod tests {
         let minors = MINORS.map(|version| version.rsplit_once('.').map_or(version, |(minor, _)| minor));
         let (first, last) = (minors[0], minors[MINORS.len() - 1]);
         let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&format!("Kubernetes {first} to {last}.")));
+        assert!(readme.contains(&format!("Kubernetes {first} to {last}")));
         let quoted = format!("[{}]", minors.map(|minor| format!("\"{minor}\"")).join(", "));
         assert!(include_str!("../../../xtask/src/minors.rs").contains(&quoted), "{quoted}");
     }
