@@ -14,6 +14,8 @@ use crate::world::{PodFacts, World};
 
 /// Looks at the cluster in between.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long a kubelet may take to tell, by its Node, what a move has freed.
+const TOLD_LIMIT: Duration = Duration::from_secs(30);
 
 /// The cluster, as far as moving pods goes.
 pub trait Movable {
@@ -105,18 +107,34 @@ pub async fn apply(
         }
         done.gained_milli = gained(start, value(&world));
         if lets_in.is_some() {
-            // Whether or not its scheduler has bound it by now, moving more would not let it in any sooner.
-            let ended = match options.lets_in.as_ref().map(|name| find(&world, name)) {
-                Some(Ok(pod)) if !pod.node().is_empty() => format!("{} is on {}", pod.key(), pod.node()),
-                Some(Ok(pod)) if World::best(&world.judge(pod)).is_some() => {
-                    format!("{} fits now, and waits for its scheduler", pod.key())
-                }
-                _ => "the last step did not help: its room was taken".into(),
+            let ended = match &options.lets_in {
+                Some(name) => let_in(cluster, name, options.timeout.min(TOLD_LIMIT)).await?,
+                None => "the last step did not help".into(),
             };
             return Ok(Done { ended, ..done });
         }
         if value(&world) <= before {
             return Ok(Done { ended: "the last step did not help: its pods went elsewhere".into(), ..done });
+        }
+    }
+}
+
+/// What became of the pod that was to be let in. Whether or not its scheduler binds it by then, moving more would not let it in
+/// any sooner.
+async fn let_in(cluster: &mut impl Movable, name: &(String, String), limit: Duration) -> Result<String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let (world, _) = cluster.look().await?;
+        match find(&world, name) {
+            Ok(pod) if !pod.node().is_empty() => return Ok(format!("{} is on {}", pod.key(), pod.node())),
+            Ok(pod) if World::best(&world.judge(pod)).is_some() => {
+                return Ok(format!("{} fits now, and waits for its scheduler", pod.key()));
+            }
+            Ok(_) if waited < limit => {
+                cluster.pause(PAUSE).await;
+                waited += PAUSE;
+            }
+            _ => return Ok("the last step did not help: its room was taken".into()),
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(cluster: &Cluster, stowage: &Stowage, prometheus: &Prome
     })
     .await
     .context("with shares under MPS")?;
-    with_gpus(cluster, stowage, &ONE, async |_| room_is_made(cluster).await)
+    with_gpus(cluster, stowage, &ONE, async |_| room_is_made(cluster, prometheus, begun).await)
         .await
         .context("with MIG on demand")
 }
@@ -148,17 +148,26 @@ async fn are_told(cluster: &Cluster, prometheus: &Prometheus, begun: SystemTime)
         .await
 }
 
-/// Slices are in the way of a pod of higher priority that wants the whole GPU.
-async fn room_is_made(cluster: &Cluster) -> Result<()> {
+/// Seven small slices leave the eighth part of the GPU's memory to nobody, and are in the way of a pod of higher priority that
+/// wants the whole GPU.
+async fn room_is_made(cluster: &Cluster, prometheus: &Prometheus, begun: SystemTime) -> Result<()> {
     let urgent = json!({
         "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"},
         "value": 1000, "description": "Others make room for it.",
     });
     cluster.apply(vec![urgent]).await?;
-    for number in 0..3 {
+    for number in 0..7 {
         pods::create(cluster, &format!("small-{number}"), on_demand::spec(By::Stowage, "mig-1g.5gb")).await?;
     }
-    pods::all_running(cluster, 3, LIMIT).await?;
+    pods::all_running(cluster, 7, LIMIT).await?;
+    cluster
+        .wait_until(LIMIT, "stranded memory to be seen", &[&prometheus.process], async || {
+            let seen =
+                prometheus.range(r#"stowage_scheduler_extender_gpus{state="stranded"} > 0"#, begun).await?;
+            ensure!(!seen.is_empty(), "none is");
+            Ok(())
+        })
+        .await?;
     let mut spec = on_demand::spec(By::Stowage, "mig-7g.40gb");
     spec["priorityClassName"] = "urgent".into();
     pods::create(cluster, "large", spec).await?;
