@@ -87,7 +87,7 @@ pub async fn apply(
             let ended = if left == 0 { "no moves are left" } else { "no further move would help" };
             return Ok(Done { ended: ended.into(), ..done });
         };
-        let (before, lets_in) = (value(&world), step.lets_in.clone());
+        let (before, lets_in) = (value(&world), step.lets_in.is_some());
         for planned in &step.moves {
             tell(format!(
                 "{}/{}: evicted from {} ({})",
@@ -106,11 +106,8 @@ pub async fn apply(
             }
         }
         done.gained_milli = gained(start, value(&world));
-        if lets_in.is_some() {
-            let ended = match &options.lets_in {
-                Some(name) => let_in(cluster, name, options.timeout.min(TOLD_LIMIT)).await?,
-                None => "the last step did not help".into(),
-            };
+        if let Some(name) = options.lets_in.as_ref().filter(|_| lets_in) {
+            let ended = let_in(cluster, name, options.timeout.min(TOLD_LIMIT)).await?;
             return Ok(Done { ended, ..done });
         }
         if value(&world) <= before {

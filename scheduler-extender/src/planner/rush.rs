@@ -2,9 +2,9 @@
 //!
 //! kube-scheduler takes a pod as soon as it has nothing else to do. Where pods come one after another, that is before
 //! anybody could have nominated it; looking at thousands of nodes for it then takes as long as some fifty nominated
-//! pods would have, and so on with the next one. So while many pods are being nominated, filter answers only once some
-//! of them wait behind the one that it is asked about: kube-scheduler finds a nominated one next. Where few are
-//! nominated, because few come or because they fit nowhere, nobody waits.
+//! pods would have, and so on with the next one. So while nominations of other pods are being written, or many were a
+//! moment ago, filter answers only once some nominated pods wait behind the one that it is asked about: kube-scheduler
+//! finds one of them next. Where nobody else is nominated, because a pod comes alone or no pod fits, nobody waits.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
