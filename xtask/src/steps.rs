@@ -57,9 +57,10 @@ pub fn test(args: &TestArgs) -> Result<()> {
     if args.without_cluster {
         println!("xtask: the real cluster was left out, as asked");
     } else {
-        let mut cluster = cargo(["test", "--package", "stowage-cluster-tests", "--quiet"]);
-        // Hollow clusters are real ones without kubelets.
-        cluster.args(["--package", "stowage-scale"]);
+        // Of the whole workspace, or cargo builds every dependency once more, with the features of two packages alone; the
+        // libraries' tests are quick. Hollow clusters are real ones without kubelets.
+        let mut cluster =
+            cargo(["test", "--workspace", "--quiet", "--lib", "--test", "cluster", "--test", "hollow"]);
         if args.long {
             cluster.env(LONG_ENV, "1");
         }
