@@ -39,7 +39,7 @@ pub enum Unknown {
 }
 
 // The sentence below says it in words.
-const _: () = assert!(GPU_NODE_STALE.as_secs() == 5 * 60);
+const _: () = assert!(GPU_NODE_STALE.as_secs() == 10 * 60);
 
 impl Unknown {
     /// All of them.
@@ -61,7 +61,7 @@ impl Unknown {
             Self::OtherNode => "GPU node's GpuNode is about an earlier node of that name",
             Self::NotAllocatable => "GPU node's kubelet reports no GPUs as allocatable",
             Self::Old => {
-                "GPU node's GpuNode is older than 5 minutes: is Stowage's device plugin running there?"
+                "GPU node's GpuNode is older than 10 minutes: is Stowage's device plugin running there?"
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Nothing is published before pod-resources has answered once: a restarted plugin that does not know yet who
 //! holds what must not say that nobody does.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait after failed writes.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A write this long after the last one is never too late for [`GPU_NODE_HEARTBEAT`].
-const HEARTBEAT_MARGIN: Duration = Duration::from_secs(20);
+/// So long before [`GPU_NODE_HEARTBEAT`] a write is due at least and at most, so that it is never too late.
+const EARLY: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(80));
 /// How long the first write waits for the pods' UIDs.
 const PODS_WAIT: Duration = Duration::from_secs(1);
 /// How often trouble is logged.
@@ -149,6 +150,8 @@ struct Writer {
     kind: ApiResource,
     node: String,
     node_uid: Option<String>,
+    /// How long after a write the next one is due although nothing changed.
+    heartbeat: Duration,
     last: Option<Last>,
     /// Until when a change waits that nobody needs to know at once.
     put_off: Option<Instant>,
@@ -172,6 +175,7 @@ impl Writer {
             kind,
             node: node.to_owned(),
             node_uid: None,
+            heartbeat: heartbeat(node),
             last: None,
             put_off: None,
         }
@@ -179,7 +183,7 @@ impl Writer {
 
     /// When a write is due although nothing changed.
     fn heartbeat_at(&self) -> Option<Instant> {
-        self.last.as_ref().map(|last| last.at + (GPU_NODE_HEARTBEAT - HEARTBEAT_MARGIN))
+        self.last.as_ref().map(|last| last.at + self.heartbeat)
     }
 
     /// When the next write is due if nothing else changes.
@@ -270,6 +274,16 @@ impl Writer {
     }
 }
 
+/// How long after a write a node's next one is due: each node has its own time, or plugins that began together, as in a rolling
+/// update, would write together ever after.
+fn heartbeat(node: &str) -> Duration {
+    let (least, most) = EARLY;
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    let thousandths = u32::try_from(hasher.finish() % 1000).unwrap_or(0);
+    GPU_NODE_HEARTBEAT - least - (most - least) * thousandths / 1000
+}
+
 async fn call<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<Result<T, kube::Error>, WriteError> {
@@ -284,4 +298,19 @@ fn is_not_found(error: &kube::Error) -> bool {
 fn now() -> String {
     let now = jiff::Timestamp::now();
     now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_are_never_late_and_spread() {
+        let all: Vec<Duration> = (0..1000).map(|n| heartbeat(&format!("gpu-node-{n}"))).collect();
+        assert!(
+            all.iter().all(|it| (GPU_NODE_HEARTBEAT - EARLY.1..=GPU_NODE_HEARTBEAT - EARLY.0).contains(it))
+        );
+        let early = all.iter().filter(|it| **it < GPU_NODE_HEARTBEAT - (EARLY.0 + EARLY.1) / 2).count();
+        assert!((400..600).contains(&early), "{early} of 1000 in the first half");
+    }
 }

@@ -177,7 +177,7 @@ mod tests {
         let late = now.monotonic + GPU_NODE_STALE;
         let (nodes, changes) = look(&mut painter, &store, late);
         assert_eq!(&*changes[0].gone[0], "gpu-node-0");
-        assert!(nodes[0][1].as_str().unwrap().contains("older than 5 minutes"), "{}", nodes[0]);
+        assert!(nodes[0][1].as_str().unwrap().contains("older than 10 minutes"), "{}", nodes[0]);
     }
 
     #[test]

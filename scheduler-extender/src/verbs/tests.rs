@@ -118,7 +118,7 @@ fn a_node_that_stopped_publishing_takes_no_new_pods() {
     assert_eq!(ask(&verbs, &body, now)["NodeNames"], json!(["gpu-node-0"]));
     let answer = ask(&verbs, &body, old);
     let why = answer["FailedAndUnresolvableNodes"]["gpu-node-0"].as_str().unwrap();
-    assert!(why.contains("older than 5 minutes"), "{why}");
+    assert!(why.contains("older than 10 minutes"), "{why}");
 }
 
 #[test]

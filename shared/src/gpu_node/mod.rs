@@ -30,7 +30,7 @@ pub struct GpuNodeSpec {}
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuNodeStatus {
-    /// When the plugin last wrote this, RFC 3339. Older than 5 minutes means stale.
+    /// When the plugin last wrote this, RFC 3339. Older than 10 minutes means stale.
     #[serde(default)]
     pub observed_at: String,
     /// The plugin's version.

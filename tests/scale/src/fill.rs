@@ -1,7 +1,5 @@
 //! Creates and deletes objects by the thousand, some at a time.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Client;
@@ -49,7 +47,7 @@ async fn register(client: &Client, n: usize, node: &HollowNode, placed: usize) -
     api::merge(client, &path, &json!({"status": status}))
         .await
         .with_context(|| format!("cannot write the status of GpuNode {}", node.name))?;
-    Ok(Registered { name: node.name.clone(), book, written: Instant::now() })
+    Ok(Registered { name: node.name.clone(), book })
 }
 
 /// Creates pods as fast as the API server takes them, in no strict order.

@@ -31,8 +31,8 @@ use crate::shapes::LABEL;
 const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// Calls of the API server at once.
 const CALLS: usize = 16;
-/// A GpuNode is written this long before its heartbeat is due.
-const HEARTBEAT_MARGIN: Duration = Duration::from_secs(20);
+/// A GpuNode is written so long after its last write: what plugins take on average.
+const HEARTBEAT: Duration = Duration::from_secs(GPU_NODE_HEARTBEAT.as_secs() - 50);
 
 /// The phase of a pod that was admitted.
 const RUNNING: &str = "Running";
@@ -48,8 +48,6 @@ pub struct Registered {
     pub name: String,
     /// Its book.
     pub book: crate::book::NodeBook,
-    /// When its GpuNode was last written.
-    pub written: Instant,
 }
 
 /// What the tasks share.
@@ -102,8 +100,11 @@ impl Hollow {
     /// Starts them for these nodes.
     pub fn start(client: &Client, nodes: Vec<Registered>) -> Self {
         let mut state = State::default();
-        for node in nodes {
-            state.written.insert(node.name.clone(), node.written);
+        let (now, count) = (Instant::now(), u32::try_from(nodes.len()).unwrap_or(u32::MAX).max(1));
+        for (n, node) in (0..).zip(nodes) {
+            // Plugins that have run for long do not write together.
+            let ago = HEARTBEAT * n / count;
+            state.written.insert(node.name.clone(), now.checked_sub(ago).unwrap_or(now));
             state.books.insert(node.name, node.book);
         }
         let state = Arc::new(Mutex::new(state));
@@ -242,7 +243,6 @@ impl State {
 
     /// What is to be written now: GpuNodes by name, and the phases of pods.
     fn take(&mut self, now: Instant) -> Due {
-        let due = GPU_NODE_HEARTBEAT.saturating_sub(HEARTBEAT_MARGIN);
         let changed = self.dirty.extract_if(.., |_, due| *due <= now).map(|(name, _)| name);
         let mut names: BTreeSet<String> = changed.collect();
         self.counts.gpu_nodes_written += names.len();
@@ -250,7 +250,7 @@ impl State {
         names.extend(
             self.written
                 .iter()
-                .filter(|(_, written)| now.duration_since(**written) >= due)
+                .filter(|(_, written)| now.duration_since(**written) >= HEARTBEAT)
                 .map(|(name, _)| name.clone()),
         );
         self.counts.heartbeats += names.len() - changed;

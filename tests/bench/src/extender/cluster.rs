@@ -87,7 +87,7 @@ pub(super) fn add_pending_pods(store: &Store, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes a GpuNode again, as its plugin does every two minutes.
+/// Writes a GpuNode again, as its plugin does every few minutes.
 pub(super) fn heartbeat(store: &Store, n: usize) -> Result<()> {
     let now = jiff::Timestamp::now().to_string();
     let change = |object: &mut Value| object["status"]["observedAt"] = now.into();

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
+use stowage_shared::contract::GPU_NODE_HEARTBEAT;
 use stowage_stand_ins::api_server::{ApiServer, Options, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -36,8 +37,8 @@ const TURNS: usize = 10;
 const WARM_UP: usize = 20;
 const STARTS: usize = 5;
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// How often each node's plugin publishes: a GpuNode that is older than five minutes is not believed.
-const PUBLISH_EVERY: Duration = Duration::from_secs(120);
+/// How often each node's plugin publishes, on average.
+const PUBLISH_EVERY: Duration = Duration::from_secs(GPU_NODE_HEARTBEAT.as_secs() - 50);
 
 /// Measures a cluster of 5,000 nodes.
 pub(crate) async fn measure() -> Result<()> {
