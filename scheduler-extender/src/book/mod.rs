@@ -47,6 +47,8 @@ pub struct Book {
     stale: BTreeSet<String>,
     waiting: BTreeMap<Place, String>,
     places: HashMap<String, Place>,
+    /// The UIDs of those that wait and are nominated to a node, by whomever.
+    nominated: BTreeSet<String>,
     told: u64,
     repels: BTreeMap<Repels, usize>,
     budgets: BTreeMap<String, Budget>,
@@ -104,6 +106,9 @@ impl Book {
             let known = place.filter(|place| (place.0, place.1) == (Reverse(pod.priority), pod.created));
             let place = known.unwrap_or((Reverse(pod.priority), pod.created, self.told));
             self.waiting.insert(place, pod.uid.clone());
+            if !pod.nominated.is_empty() {
+                self.nominated.insert(pod.uid.clone());
+            }
             self.places.insert(pod.uid.clone(), place);
         } else {
             self.by_node.entry(pod.node.clone()).or_default().insert(pod.uid.clone());
@@ -125,6 +130,7 @@ impl Book {
 
     fn forget(&mut self, uid: &str) -> Option<Pod> {
         let pod = self.pods.remove(uid)?;
+        self.nominated.remove(uid);
         if let Some(uids) = self.by_node.get_mut(&pod.node) {
             uids.remove(uid);
             if uids.is_empty() {
@@ -222,6 +228,11 @@ impl Book {
         let from = from.unwrap_or((Reverse(i32::MAX), i64::MIN, 0));
         let waiting = self.waiting.range(from..);
         waiting.filter_map(|(place, uid)| Some((*place, self.pods.get(uid)?)))
+    }
+
+    /// Those of them that are nominated to a node, by whomever, in the order of their UIDs.
+    pub fn nominated(&self) -> impl Iterator<Item = &Pod> {
+        self.nominated.iter().filter_map(|uid| self.pods.get(uid))
     }
 
     /// Whether a running pod's required anti-affinity may keep this one away from somewhere.

@@ -109,8 +109,12 @@ fn the_queue_is_in_kube_schedulers_order() {
         seen(&mut book, waiting(name, created, json!({ "priority": priority })));
     }
     // An update leaves its place.
-    seen(&mut book, waiting("first", 1, json!({ "nodeSelector": { "a": "b" } })));
+    let first = waiting("first", 1, json!({ "nodeSelector": { "a": "b" } }));
+    seen(&mut book, Pod { nominated: "n1".into(), ..first.clone() });
     assert_eq!(queue(&book), ["vip", "first", "second", "late", "low"]);
+    assert_eq!(book.nominated().map(|pod| &*pod.uid).collect::<Vec<_>>(), ["first"]);
+    seen(&mut book, first);
+    assert_eq!(book.nominated().count(), 0);
 }
 
 #[test]

@@ -49,6 +49,11 @@ pub struct Left {
 }
 
 impl Left {
+    /// The pods that have one.
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.standings.keys().map(String::as_str)
+    }
+
     /// How many stand.
     pub fn outstanding(&self) -> usize {
         self.standings.len()

@@ -35,6 +35,7 @@ use self::track::{Expired, Outcome, Tracker};
 use self::write::Target;
 use crate::binding::post::PostError;
 use crate::book::feed::Desk;
+use crate::book::objects::Pod;
 use crate::book::{Book, Place};
 use crate::lease::Held;
 use crate::metrics::Metrics;
@@ -46,8 +47,8 @@ use crate::verbs::Memo;
 const WRITES_MAX: usize = 64;
 /// How long nothing need happen before the queue is looked at again, for what changes with time alone.
 const TICK: Duration = Duration::from_secs(1);
-/// The pause after a round, at least and at most: a storm of events is looked at in whole.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// The pause after a round, at least and at most: a storm of events is looked at in whole, and not event by event.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// So many times as long as a round took is the pause after it, so that rounds cost a fifth of a core at most.
 const PAUSE_TIMES: u32 = 4;
 /// In so many rounds at most as many pods are nominated as may be.
@@ -85,6 +86,15 @@ struct Course {
     resume: Option<Place>,
     results: mpsc::Sender<Written>,
     complaint: Seldom,
+}
+
+impl Course {
+    /// The waiting pods that are nominated or were when they were last looked at; of the others there is nothing to tell.
+    fn concerned<'a>(&self, book: &'a Book) -> Vec<&'a Pod> {
+        let were = self.tracker.uids().chain(self.left.uids()).filter_map(|uid| book.pod(uid));
+        let are_not = were.filter(|pod| pod.node.is_empty() && pod.nominated.is_empty());
+        book.nominated().chain(are_not).collect()
+    }
 }
 
 /// How many pods may be nominated now. Near the bound it is worth waiting until more may: each round looks at the whole
@@ -148,7 +158,7 @@ impl Planner {
                 return Ok(());
             }
             desk.book.refresh();
-            for (_, pod) in desk.book.waiting(None) {
+            for pod in course.concerned(&desk.book) {
                 course.tracker.told(pod);
                 let known =
                     course.tracker.has(&pod.uid) || pod.nominated_by_us && self.is_kept_up(&pod.uid)?;
@@ -268,7 +278,7 @@ impl Planner {
     }
 
     /// Takes a nomination back that was not used. If the pod has changed meanwhile, it is left as it is.
-    fn take_back(&self, pod: &crate::book::objects::Pod) {
+    fn take_back(&self, pod: &Pod) {
         let (client, pod) = (self.client.clone(), pod.clone());
         tokio::spawn(async move {
             let target = Target {

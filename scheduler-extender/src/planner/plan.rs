@@ -65,15 +65,21 @@ pub struct Scene<'a> {
 
 /// Plans for at most `limit` pods, from a place in the queue on. `leave_out` says whom not to look at.
 pub fn plan(scene: &Scene<'_>, from: Option<Place>, limit: usize, leave_out: impl Fn(&str) -> bool) -> Round {
-    let mut table = Table::new(scene);
     let mut round = Round::default();
+    let mut open =
+        scene.book.waiting(from).filter(|(_, pod)| !leave_out(&pod.uid) && may_be_nominated(pod)).peekable();
+    // A table looks at every node.
+    if limit == 0 || open.peek().is_none() {
+        return round;
+    }
+    let mut table = Table::new(scene);
     let mut hopeless: HashSet<(i32, Want, Option<&str>, &Amounts, &Rules)> = HashSet::new();
-    for (place, pod) in scene.book.waiting(from) {
+    for (place, pod) in open {
         if round.nominations.len() >= limit || hopeless.len() >= TRIES_MAX {
             round.resume = Some(place);
             break;
         }
-        if leave_out(&pod.uid) || !may_be_nominated(pod) || table.has_a_place(pod) {
+        if table.has_a_place(pod) {
             continue;
         }
         let Some(want) = want(pod, scene.snapshot) else { continue };

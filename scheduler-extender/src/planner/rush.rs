@@ -4,9 +4,11 @@
 //! anybody could have nominated it; looking at thousands of nodes for it then takes as long as some fifty nominated
 //! pods would have, and so on with the next one. So while nominations of other pods are being written, or many were a
 //! moment ago, filter answers only once some nominated pods wait behind the one that it is asked about: kube-scheduler
-//! finds one of them next. Where nobody else is nominated, because a pod comes alone or no pod fits, nobody waits.
+//! finds one of them next. Nominations are written in the order of kube-scheduler's queue and are done in any: those behind
+//! one that is still being written do not count, since kube-scheduler comes to that one first. Where nobody else is
+//! nominated, because a pod comes alone or no pod fits, nobody waits.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +18,9 @@ use tokio::time::{Instant, sleep};
 const MANY: usize = 8;
 /// See [`MANY`].
 const WINDOW: Duration = Duration::from_millis(250);
-/// So many nominated pods behind the one that is asked about are enough: what kube-scheduler's watch may lag behind ours.
-const ENOUGH: usize = 8;
+/// So many nominated pods behind the one that is asked about are enough: what kube-scheduler's watch may lag behind ours, on a
+/// machine whose cores are all in use.
+const ENOUGH: usize = 48;
 /// The longest wait. kube-scheduler gives an extender five seconds.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether there are enough.
@@ -32,15 +35,25 @@ pub struct Rush {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The UIDs of those whose nomination is being written, and has not come back by the watch.
-    under_way: HashSet<String>,
-    /// The UIDs of those that are nominated, and were not asked about.
-    ready: HashSet<String>,
+    /// The UIDs of those whose nomination is being written, and has not come back by the watch, and as the how manieth each
+    /// was begun.
+    under_way: HashMap<String, u64>,
+    /// The same of those that are nominated, and were not asked about.
+    ready: HashMap<String, u64>,
     /// The UIDs of those that were asked about, until they wait no longer: the news that one is nominated may come after
     /// that.
     asked: HashSet<String>,
     /// When the last ones were nominated.
     last: VecDeque<Instant>,
+    /// How many were begun.
+    begun: u64,
+}
+
+impl Inner {
+    fn next(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
 }
 
 impl Rush {
@@ -56,14 +69,19 @@ impl Rush {
 
     /// A nomination is being written.
     pub fn begins(&self, uid: &str) {
-        self.inner().under_way.insert(uid.to_owned());
+        let mut inner = self.inner();
+        let begun = inner.next();
+        inner.under_way.insert(uid.to_owned(), begun);
     }
 
     /// The API server has a waiting pod nominated.
     pub fn nominated(&self, uid: &str) {
         let mut inner = self.inner();
-        inner.under_way.remove(uid);
-        if !inner.asked.contains(uid) && inner.ready.insert(uid.to_owned()) {
+        let begun = inner.under_way.remove(uid);
+        if !inner.asked.contains(uid) && !inner.ready.contains_key(uid) {
+            // Somebody else nominated it, or an earlier leader.
+            let begun = begun.unwrap_or_else(|| inner.next());
+            inner.ready.insert(uid.to_owned(), begun);
             inner.last.truncate(MANY - 1);
             inner.last.push_front(Instant::now());
         }
@@ -98,9 +116,12 @@ impl Rush {
     /// Whether more will be ready than are: nominations of others are being written, or many were a moment ago.
     fn more_to_come(&self, uid: &str) -> bool {
         let inner = self.inner();
-        let under_way = inner.under_way.len() > usize::from(inner.under_way.contains(uid));
+        let others = inner.under_way.iter().filter(|(other, _)| *other != uid);
+        let first_under_way = others.map(|(_, begun)| *begun).min();
         let many = inner.last.get(MANY - 1).is_some_and(|at| at.elapsed() < WINDOW);
-        inner.ready.len() < self.enough && (under_way || many)
+        let in_order =
+            inner.ready.values().filter(|begun| first_under_way.is_none_or(|first| **begun < first));
+        in_order.count() < self.enough && (first_under_way.is_some() || many)
     }
 
     /// Waits until enough other pods are ready or no more will be, for [`WAIT_MAX`] at most. `true` if it waited.
@@ -179,9 +200,26 @@ mod tests {
         assert_eq!(start.elapsed().as_millis(), 10);
         // Where no more may be nominated at once, fewer are enough.
         let few = Rush { enough: Rush::new(3).enough, ..rush };
-        ["0", "1", "2", "3", "4", "5", "6"].into_iter().for_each(|uid| few.settled(uid));
-        assert!(!few.over("7").await);
+        (1..ENOUGH).for_each(|n| few.settled(&n.to_string()));
+        assert!(!few.over("another").await);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_behind_one_that_is_being_written_does_not_count() {
+        let rush = Rush::new(256);
+        rush.begins("first");
+        for n in 0..ENOUGH {
+            rush.begins(&n.to_string());
+            rush.nominated(&n.to_string());
+        }
+        let start = Instant::now();
+        let (waits, ()) = tokio::join!(rush.over("own"), async {
+            sleep(Duration::from_millis(7)).await;
+            rush.nominated("first");
+        });
+        assert!(waits && start.elapsed().as_millis() == 10);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pod_waits_for_what_is_being_written_of_others() {
         let rush = Rush::new(256);

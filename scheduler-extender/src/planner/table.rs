@@ -109,7 +109,7 @@ impl<'a> Table<'a> {
             }
         }
         // Pods without GPUs, which kube-scheduler has nominated.
-        for (_, pod) in book.waiting(None).filter(|(_, pod)| !pod.nominated.is_empty()) {
+        for pod in book.nominated() {
             if !table.placed.contains(&*pod.uid) {
                 table.extra.entry(&pod.nominated).or_default().push((pod.priority, &pod.wants));
             }

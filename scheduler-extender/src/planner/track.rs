@@ -75,6 +75,11 @@ impl Tracker {
         self.standings.get(uid).is_some_and(|standing| !matches!(standing, Standing::Failed { .. }))
     }
 
+    /// The pods that had one or have one, in no order.
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.standings.keys().map(String::as_str)
+    }
+
     /// How many are under way or stand.
     pub fn outstanding(&self) -> usize {
         let counts =

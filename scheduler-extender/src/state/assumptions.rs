@@ -4,7 +4,7 @@
 //! back. So devices are held from the moment they are chosen. A held device is given back when it is certain
 //! that the pod will not use it; as long as that is only likely, it stays held, within a bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,6 +58,8 @@ pub(super) struct Assumptions {
     by_uid: BTreeMap<String, Assumption>,
     next: u64,
     lists: u64,
+    /// See [`nodes`](Self::nodes); made anew where it is missing.
+    nodes: Option<Arc<HashMap<String, Arc<str>>>>,
 }
 
 impl Assumptions {
@@ -69,6 +71,12 @@ impl Assumptions {
         self.by_uid.iter().map(|(uid, assumption)| (uid.as_str(), assumption))
     }
 
+    /// The node of each pod, by the pod's UID.
+    pub(super) fn nodes(&mut self) -> Arc<HashMap<String, Arc<str>>> {
+        let node = |(uid, assumption): (&String, &Assumption)| (uid.clone(), assumption.chosen.node.clone());
+        self.nodes.get_or_insert_with(|| Arc::new(self.by_uid.iter().map(node).collect())).clone()
+    }
+
     /// How many are (pending, bound).
     pub(super) fn count(&self) -> (usize, usize) {
         let bound = self.by_uid.values().filter(|a| matches!(a.standing, Standing::Bound { .. })).count();
@@ -78,6 +86,7 @@ impl Assumptions {
     /// Holds devices for a pod, in place of what was held for it before.
     pub(super) fn hold(&mut self, chosen: Chosen, now: Now) -> AssumptionId {
         self.next += 1;
+        self.nodes = None;
         let id = AssumptionId(self.next);
         let standing = Standing::Pending { until: now.monotonic + ASSUMPTION_TTL };
         self.by_uid.insert(chosen.plan.uid.clone(), Assumption { id, chosen, standing });
@@ -107,7 +116,9 @@ impl Assumptions {
 
     /// Gives back what is held for a pod. Answers with the node.
     pub(super) fn drop(&mut self, uid: &str) -> Option<Arc<str>> {
-        self.by_uid.remove(uid).map(|assumption| assumption.chosen.node)
+        let assumption = self.by_uid.remove(uid)?;
+        self.nodes = None;
+        Some(assumption.chosen.node)
     }
 
     /// A list of pods begins.
@@ -135,6 +146,10 @@ impl Assumptions {
 
     fn take(&mut self, mut when: impl FnMut(&str, Standing) -> bool) -> Vec<Arc<str>> {
         let gone = self.by_uid.extract_if(.., |uid, assumption| when(uid, assumption.standing));
-        gone.map(|(_, assumption)| assumption.chosen.node).collect()
+        let gone: Vec<_> = gone.map(|(_, assumption)| assumption.chosen.node).collect();
+        if !gone.is_empty() {
+            self.nodes = None;
+        }
+        gone
     }
 }

@@ -188,14 +188,13 @@ impl State {
         }
         self.dirty.any = false;
         self.refresh();
-        let assumed = self.assumptions.iter().map(|(uid, a)| (uid.to_owned(), a.chosen.node.clone()));
         Some(Snapshot {
             synced: true,
             mix: self.mix.clone(),
             mix_version: self.mix_version,
             market_version: self.outlook.version,
             names: self.names.clone(),
-            assumed: Arc::new(assumed.collect()),
+            assumed: self.assumptions.nodes(),
             ahead: self.ahead(),
             index: self.index.clone(),
             nodes: self.views.clone(),

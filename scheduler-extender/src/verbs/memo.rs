@@ -87,9 +87,9 @@ struct Costs {
 /// The judgements of one shape of request.
 #[derive(Debug, Default)]
 struct Judged {
-    classes: HashMap<Class, Judgement>,
+    classes: HashMap<Class, Judgement, FixedState>,
     /// Those on nodes of which the pod may not join some GPUs.
-    barred: HashMap<(Class, Barred), Judgement>,
+    barred: HashMap<(Class, Barred), Judgement, FixedState>,
 }
 
 impl Memo {

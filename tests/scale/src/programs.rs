@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -127,6 +127,7 @@ impl Pair {
             })
             .await?;
         }
+        let alone = matches!(election, Election::None);
         let kubeconfig = account(cluster, "stowage-kube-scheduler").await?;
         let configuration = configuration(setup, verbs)?;
         let name = format!("kube-scheduler-{index}");
@@ -136,6 +137,16 @@ impl Pair {
             pair.ask_scheduler("/readyz").await.map(drop)
         })
         .await?;
+        if setup == Setup::Nominate && alone {
+            // Where one before it was killed, its Lease has to end first.
+            let extender: Vec<&Process> = pair.extender.iter().collect();
+            ready(cluster, &extender, "the extender's planner", async || {
+                let leads = pair.extender_metrics().await?.sum("stowage_scheduler_extender_leader", &[]);
+                ensure!(leads == 1.0, "another holds the Lease");
+                Ok(())
+            })
+            .await?;
+        }
         Ok(pair)
     }
 
