@@ -3,7 +3,6 @@
 //! Nothing is published before pod-resources has answered once: a restarted plugin that does not know yet who
 //! holds what must not say that nobody does.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
 use serde_json::json;
-use stowage_shared::contract::{API_GROUP, API_VERSION, GPU_NODE_CONFIRM, GPU_NODE_HEARTBEAT};
+use stowage_shared::contract::{API_GROUP, API_VERSION};
 use stowage_shared::gpu_node::{GpuNodeStatus, KIND, PLURAL};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::when::When;
 use super::{status, trouble};
 use crate::metrics::GpuNodeWrite;
 use crate::plugin::Plugin;
@@ -35,8 +35,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait after failed writes.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// So long before [`GPU_NODE_HEARTBEAT`] a write is due at least and at most, so that it is never too late.
-const EARLY: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(80));
 /// How long the first write waits for the pods' UIDs.
 const PODS_WAIT: Duration = Duration::from_secs(1);
 /// How often trouble is logged.
@@ -86,7 +84,7 @@ pub async fn publish(
             }
         }
         tokio::select! {
-            () = sleep_until(writer.write_at().unwrap_or(begun)) => {}
+            () = sleep_until(writer.when.next().unwrap_or(begun)) => {}
             // Its sender lives as long as the process, too.
             _ = usage.changed() => {}
             changed = book.changed() => {
@@ -150,19 +148,7 @@ struct Writer {
     kind: ApiResource,
     node: String,
     node_uid: Option<String>,
-    /// How long after a write the next one is due although nothing changed.
-    heartbeat: Duration,
-    last: Option<Last>,
-    /// Until when a change waits that nobody needs to know at once.
-    put_off: Option<Instant>,
-}
-
-/// What was written last.
-struct Last {
-    at: Instant,
-    status: GpuNodeStatus,
-    /// How many allocations there had been by then that were not as planned.
-    unplanned: u64,
+    when: When,
 }
 
 impl Writer {
@@ -175,28 +161,14 @@ impl Writer {
             kind,
             node: node.to_owned(),
             node_uid: None,
-            heartbeat: heartbeat(node),
-            last: None,
-            put_off: None,
+            when: When::new(node),
         }
     }
 
-    /// When a write is due although nothing changed.
-    fn heartbeat_at(&self) -> Option<Instant> {
-        self.last.as_ref().map(|last| last.at + self.heartbeat)
-    }
-
-    /// When the next write is due if nothing else changes.
-    fn write_at(&self) -> Option<Instant> {
-        self.put_off.or(self.heartbeat_at())
-    }
-
-    /// Writes the status if it is due or has changed, but a change that says only that pods got what was planned for them no
-    /// sooner than [`GPU_NODE_CONFIRM`] later. `news` are the status and how many allocations were not as planned. True if
-    /// it was written.
+    /// Writes the status if it is due or has changed, as [`When`] says. `news` are the status and how many allocations were not
+    /// as planned. True if it was written.
     async fn write(&mut self, news: impl FnOnce(&str) -> (GpuNodeStatus, u64)) -> Result<bool, WriteError> {
-        let due = self.heartbeat_at().is_none_or(|at| Instant::now() >= at);
-        if due {
+        if self.when.is_due(Instant::now()) {
             // A Node that was deleted and made again has another UID: looked at anew with each heartbeat.
             self.node_uid = None;
         }
@@ -206,16 +178,8 @@ impl Writer {
         };
         self.node_uid = Some(uid.clone());
         let (status, unplanned) = news(&uid);
-        if let Some(last) = self.last.as_ref().filter(|_| !due) {
-            if last.status == status {
-                self.put_off = None;
-                return Ok(false);
-            }
-            let now = Instant::now();
-            let waits = last.unplanned == unplanned && status::confirms(&last.status, &status);
-            if waits && now < *self.put_off.get_or_insert(now + GPU_NODE_CONFIRM) {
-                return Ok(false);
-            }
+        if !self.when.is_now(&status, unplanned, Instant::now()) {
+            return Ok(false);
         }
         if !self.patch(&status).await? {
             self.create(&uid).await?;
@@ -223,8 +187,7 @@ impl Writer {
                 return Err(WriteError::MissingCrd);
             }
         }
-        self.last = Some(Last { at: Instant::now(), status, unplanned });
-        self.put_off = None;
+        self.when.written(status, unplanned, Instant::now());
         Ok(true)
     }
 
@@ -274,16 +237,6 @@ impl Writer {
     }
 }
 
-/// How long after a write a node's next one is due: each node has its own time, or plugins that began together, as in a rolling
-/// update, would write together ever after.
-fn heartbeat(node: &str) -> Duration {
-    let (least, most) = EARLY;
-    let mut hasher = DefaultHasher::new();
-    node.hash(&mut hasher);
-    let thousandths = u32::try_from(hasher.finish() % 1000).unwrap_or(0);
-    GPU_NODE_HEARTBEAT - least - (most - least) * thousandths / 1000
-}
-
 async fn call<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<Result<T, kube::Error>, WriteError> {
@@ -298,19 +251,4 @@ fn is_not_found(error: &kube::Error) -> bool {
 fn now() -> String {
     let now = jiff::Timestamp::now();
     now.round(jiff::Unit::Second).unwrap_or(now).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heartbeats_are_never_late_and_spread() {
-        let all: Vec<Duration> = (0..1000).map(|n| heartbeat(&format!("gpu-node-{n}"))).collect();
-        assert!(
-            all.iter().all(|it| (GPU_NODE_HEARTBEAT - EARLY.1..=GPU_NODE_HEARTBEAT - EARLY.0).contains(it))
-        );
-        let early = all.iter().filter(|it| **it < GPU_NODE_HEARTBEAT - (EARLY.0 + EARLY.1) / 2).count();
-        assert!((400..600).contains(&early), "{early} of 1000 in the first half");
-    }
 }

@@ -10,6 +10,7 @@ pub mod pods;
 mod reason;
 mod status;
 pub(crate) mod trouble;
+mod when;
 
 pub use lookup::PlanLookup;
 pub use node_events::{NodeEvents, NodeEventsInbox};
