@@ -200,7 +200,7 @@ proptest! {
     #[test]
     fn what_is_said_of_each_node_is_what_the_extender_says(
         recipes in prop::collection::vec(
-            (prop::collection::vec(0_usize..4, 0..4), prop::sample::select(vec![10_i64, 10, 10, 299, 301]), prop::bool::weighted(0.9), prop::bool::weighted(0.1), prop::sample::select(vec!["0", "0", "0", "1", "2", "x"]))
+            (prop::collection::vec(0_usize..4, 0..4), prop::sample::select(vec![10_i64, 10, 10, 599, 601]), prop::bool::weighted(0.9), prop::bool::weighted(0.1), prop::sample::select(vec!["0", "0", "0", "1", "2", "x"]))
                 .prop_map(|(gpus, age, ready, earlier, keeps)| Recipe { gpus, age, ready, earlier, keeps }), 1..6),
         asks in prop::collection::vec(
             (ask(), prop::option::of(0_usize..6)).prop_map(|(ask, node)| Ask { node, ..ask }), 0..10),

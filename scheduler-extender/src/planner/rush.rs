@@ -242,7 +242,9 @@ mod tests {
         rush.begins("other");
         assert!(rush.over("own").await, "early is not behind it");
         rush.settled("early");
+        rush.failed("other");
         rush.nominated("early");
+        rush.begins("other");
         assert!(!rush.over("own").await, "another pod could be, some day");
     }
 }

@@ -163,7 +163,7 @@ fn a_node_of_which_nothing_is_known_is_refused() {
     let refusal =
         |state: &mut State, node: &str, now| state.choose(&waiting(0), node, now).unwrap_err().to_string();
     assert_eq!(refusal(&mut state, "nowhere", now), "node nowhere is not known to Stowage");
-    assert_eq!(refusal(&mut state, NODE, later(now, 301)), Unknown::Old.text());
+    assert_eq!(refusal(&mut state, NODE, later(now, 601)), Unknown::Old.text());
     let no_gpu = synthetic::pod("cpu", "c", "example.com/other", 1);
     assert_eq!(state.choose(&no_gpu, "nowhere", now).unwrap(), Choice::Plain);
 }

@@ -76,15 +76,15 @@ fn a_gpu_node_that_is_not_written_any_more_becomes_old() {
     let now = start();
     let (node, status) = one_node(now);
     let mut state = state_of(node, Some(Ok(status)), now);
-    check(&mut state, later(now, 299), Ok(()));
-    check(&mut state, later(now, 300), Err(Some(Unknown::Old)));
+    check(&mut state, later(now, 599), Ok(()));
+    check(&mut state, later(now, 600), Err(Some(Unknown::Old)));
 }
 
 #[test]
 fn at_first_sight_the_timestamp_tells_the_age() {
     let written = start();
     let (node, status) = one_node(written);
-    let now = later(written, 200);
+    let now = later(written, 500);
     let mut state = state_of(node, Some(Ok(status)), now);
     check(&mut state, later(now, 99), Ok(()));
     check(&mut state, later(now, 100), Err(Some(Unknown::Old)));
@@ -97,7 +97,7 @@ fn the_same_version_told_again_does_not_make_it_younger() {
     let mut state = state_of(node, Some(Ok(status.clone())), now);
     let again = Event::GpuNode(Change::Applied(GpuNode { name: NODE.into(), status: Ok(status) }));
     state.apply(again, later(now, 200));
-    check(&mut state, later(now, 301), Err(Some(Unknown::Old)));
+    check(&mut state, later(now, 601), Err(Some(Unknown::Old)));
 }
 
 /// An NTP step of an hour on our machine once would have made every node stale at once.
