@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::write::WRITE_TIMEOUT;
+
 /// So many pods that are nominated within [`WINDOW`] make a rush.
 const MANY: usize = 8;
 /// See [`MANY`].
@@ -35,10 +37,10 @@ pub struct Rush {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The UIDs of those whose nomination is being written, and has not come back by the watch, and as the how manieth each
-    /// was begun.
-    under_way: HashMap<String, u64>,
-    /// The same of those that are nominated, and were not asked about.
+    /// The UIDs of those whose nomination is being written, and has not come back by the watch; as the how manieth each was
+    /// begun, and when.
+    under_way: HashMap<String, (u64, Instant)>,
+    /// The UIDs of those that are nominated, and were not asked about; as the how manieth.
     ready: HashMap<String, u64>,
     /// The UIDs of those that were asked about, until they wait no longer: the news that one is nominated may come after
     /// that.
@@ -71,7 +73,7 @@ impl Rush {
     pub fn begins(&self, uid: &str) {
         let mut inner = self.inner();
         let begun = inner.next();
-        inner.under_way.insert(uid.to_owned(), begun);
+        inner.under_way.insert(uid.to_owned(), (begun, Instant::now()));
     }
 
     /// The API server has a waiting pod nominated.
@@ -80,7 +82,7 @@ impl Rush {
         let begun = inner.under_way.remove(uid);
         if !inner.asked.contains(uid) && !inner.ready.contains_key(uid) {
             // Somebody else nominated it, or an earlier leader.
-            let begun = begun.unwrap_or_else(|| inner.next());
+            let begun = begun.map_or_else(|| inner.next(), |(begun, _)| begun);
             inner.ready.insert(uid.to_owned(), begun);
             inner.last.truncate(MANY - 1);
             inner.last.push_front(Instant::now());
@@ -116,8 +118,9 @@ impl Rush {
     /// Whether more will be ready than are: nominations of others are being written, or many were a moment ago.
     fn more_to_come(&self, uid: &str) -> bool {
         let inner = self.inner();
-        let others = inner.under_way.iter().filter(|(other, _)| *other != uid);
-        let first_under_way = others.map(|(_, begun)| *begun).min();
+        let others =
+            inner.under_way.iter().filter(|(other, (_, at))| *other != uid && at.elapsed() < WRITE_TIMEOUT);
+        let first_under_way = others.map(|(_, (begun, _))| *begun).min();
         let many = inner.last.get(MANY - 1).is_some_and(|at| at.elapsed() < WINDOW);
         let in_order =
             inner.ready.values().filter(|begun| first_under_way.is_none_or(|first| **begun < first));
@@ -218,6 +221,15 @@ mod tests {
             rush.nominated("first");
         });
         assert!(waits && start.elapsed().as_millis() == 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_come_back_is_not_waited_for() {
+        let rush = Rush::new(256);
+        rush.begins("lost");
+        assert!(rush.over("own").await);
+        sleep(WRITE_TIMEOUT).await;
+        assert!(!rush.over("own").await);
     }
 
     #[tokio::test(start_paused = true)]
