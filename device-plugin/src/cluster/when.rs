@@ -53,10 +53,7 @@ impl When {
     /// Whether this is to be written now. A change that says only that pods got what was planned for them is no sooner than
     /// [`GPU_NODE_CONFIRM`] after it was first seen. `unplanned` is how many allocations were not as planned, ever.
     pub(super) fn is_now(&mut self, status: &GpuNodeStatus, unplanned: u64, now: Instant) -> bool {
-        if self.is_due(now) {
-            return true;
-        }
-        let Some(last) = &self.last else { return true };
+        let Some(last) = self.last.as_ref().filter(|_| !self.is_due(now)) else { return true };
         if last.status == *status {
             self.put_off = None;
             return false;

@@ -37,17 +37,17 @@ pub struct Rush {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The UIDs of those whose nomination is being written, and has not come back by the watch; as the how manieth each was
-    /// begun, and when.
+    /// The UIDs of those whose nomination is being written, and has not come back by the watch; their numbers, in the order in
+    /// which they were begun, and when that was.
     under_way: HashMap<String, (u64, Instant)>,
-    /// The UIDs of those that are nominated, and were not asked about; as the how manieth.
+    /// The UIDs of those that are nominated, and were not asked about; and the same numbers.
     ready: HashMap<String, u64>,
     /// The UIDs of those that were asked about, until they wait no longer: the news that one is nominated may come after
     /// that.
     asked: HashSet<String>,
     /// When the last ones were nominated.
     last: VecDeque<Instant>,
-    /// How many were begun.
+    /// The last number that was given.
     begun: u64,
 }
 
@@ -177,6 +177,17 @@ mod tests {
         start.elapsed().as_millis() - u128::from(asked)
     }
 
+    /// A pod that is asked about waits for this news, until it is looked for the next time.
+    async fn waits_for(rush: &Rush, uid: &str, news: impl FnOnce()) {
+        let start = Instant::now();
+        let (waits, ()) = tokio::join!(rush.over(uid), async {
+            sleep(LOOK_EVERY + Duration::from_millis(2)).await;
+            news();
+        });
+        assert!(waits);
+        assert_eq!(start.elapsed(), 2 * LOOK_EVERY);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pod_waits_while_many_others_are_nominated_and_not_for_ever() {
         assert_eq!(waited(100, 0, 1).await, 0, "alone");
@@ -194,13 +205,7 @@ mod tests {
             rush.nominated(&n.to_string());
         }
         assert!(!rush.over("another").await, "enough are ready");
-        let (start, told) = (Instant::now(), Duration::from_millis(7));
-        let (waits, ()) = tokio::join!(rush.over("0"), async {
-            sleep_until(start + told).await;
-            rush.nominated("new");
-        });
-        assert!(waits);
-        assert_eq!(start.elapsed().as_millis(), 10);
+        waits_for(&rush, "0", || rush.nominated("new")).await;
         // Where no more may be nominated at once, fewer are enough.
         let few = Rush { enough: Rush::new(3).enough, ..rush };
         (1..ENOUGH).for_each(|n| few.settled(&n.to_string()));
@@ -215,12 +220,7 @@ mod tests {
             rush.begins(&n.to_string());
             rush.nominated(&n.to_string());
         }
-        let start = Instant::now();
-        let (waits, ()) = tokio::join!(rush.over("own"), async {
-            sleep(Duration::from_millis(7)).await;
-            rush.nominated("first");
-        });
-        assert!(waits && start.elapsed().as_millis() == 10);
+        waits_for(&rush, "own", || rush.nominated("first")).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -238,12 +238,7 @@ mod tests {
         rush.begins("own");
         assert!(!rush.over("own").await, "its own it need not know");
         rush.begins("other");
-        let start = Instant::now();
-        let (waits, ()) = tokio::join!(rush.over("own"), async {
-            sleep(Duration::from_millis(7)).await;
-            rush.failed("other");
-        });
-        assert!(waits && start.elapsed().as_millis() == 10);
+        waits_for(&rush, "own", || rush.failed("other")).await;
     }
 
     #[tokio::test(start_paused = true)]
