@@ -99,10 +99,10 @@ const TRY_EVERY: Duration = Duration::from_millis(5);
 pub async fn address(config: &Config, mut stop: watch::Receiver<bool>) -> Result<Option<TcpListener>, Fault> {
     let mut is_said = false;
     loop {
-        match TcpListener::bind(config.http_address).await {
+        match ops::listen::listen(config.http_address).await {
             Ok(listener) => return Ok(Some(listener)),
             Err(error) if config.standby && error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(_) => return ops::http::bind(config.http_address).await.map(Some),
+            Err(_) => return ops::listen::bind(config.http_address).await.map(Some),
         }
         if !is_said {
             is_said = true;

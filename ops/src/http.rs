@@ -1,11 +1,9 @@
 //! `/livez`, `/readyz` and `/metrics`, over plain HTTP.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::CONTENT_TYPE;
@@ -16,8 +14,6 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-
-use crate::Fault;
 
 /// What a program says of itself. An `Err` is the reason, in a sentence, and becomes the body of a 503.
 pub trait Health: Send + Sync {
@@ -39,19 +35,6 @@ const CONNECTIONS_MAX: usize = 64;
 /// The longest a client may take to send its request line and headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Takes an address, before anything else is started.
-///
-/// # Errors
-/// A [`Fault`] that names the address, such as a port that is in use.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Fault> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| {
-            format!("cannot listen on {address}: is another program on that port? Choose another address")
-        })
-        .map_err(Fault::unavailable)
-}
 
 /// Serves until the process ends, or the future is dropped: its connections end then too.
 pub async fn serve(listener: &TcpListener, health: Arc<dyn Health>, registry: Arc<Registry>) {

@@ -8,6 +8,7 @@ mod chain;
 mod fault;
 pub mod http;
 pub mod kubernetes;
+pub mod listen;
 pub mod logs;
 pub mod signal;
 

@@ -74,11 +74,11 @@ pub async fn run(args: Args) -> Result<(), Fault> {
         None => None,
     };
     schedulers::serve(&args.scheduler_names);
-    let verb_listener = ops::http::bind(args.verb_address).await?;
-    let http_listener = ops::http::bind(args.http_address).await?;
+    let verb_listener = ops::listen::bind(args.verb_address).await?;
+    let http_listener = ops::listen::bind(args.http_address).await?;
     let map_address = args.map.map_address;
     let map_listener = match map_address.0 {
-        Some(address) => Some(ops::http::bind(address).await?),
+        Some(address) => Some(ops::listen::bind(address).await?),
         None => None,
     };
     if tls.is_none() && !args.verb_address.ip().is_loopback() {
