@@ -29,9 +29,10 @@ pub fn past_the_kubelet(evidence: &Evidence, find: &mut dyn FnMut(Finding)) {
                     check: "visible-devices",
                     about: pod.key(),
                     text: format!(
-                        "container {container} sets NVIDIA_VISIBLE_DEVICES={value}: with the envvar strategy it may see GPUs that it was not given"
+                        "container {container} sets NVIDIA_VISIBLE_DEVICES={value}: NVIDIA's runtime may show it GPUs that it was not given, whatever the plugin's strategy is"
                     ),
-                    cure: "take it out of the pod, or use a CDI strategy or volume-mounts, where it has no effect".into(),
+                    // Only the toolkit can ignore the variable, and then it ignores the plugin's own and what the envvar strategy says, too.
+                    cure: "take it out of the pod; against all such pods, set accept-nvidia-visible-devices-envvar-when-unprivileged = false in NVIDIA's container toolkit: then only volume-mounts and CDI strategies give GPUs, and the plugin needs SYS_ADMIN (docs/helm.md)".into(),
                 });
             }
         }

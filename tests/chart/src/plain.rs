@@ -28,6 +28,10 @@ const HEADER: &str = "\
 # Made from deploy/helm/stowage by `cargo xtask generate`. Do not edit.
 ";
 
+/// Helm knows the API server's version; whoever applies a file must say it.
+const OF_CLUSTER: &str = "          # Change this tag to your API server's minor (kubectl version): a newer one must not be used.\n";
+const KUBE_SCHEDULER: &str = "          image: registry.k8s.io/kube-scheduler:";
+
 /// The file that an object belongs to, by its template.
 fn file(template: &str) -> &'static str {
     match template.rsplit('/').next().unwrap_or_default() {
@@ -51,7 +55,7 @@ pub fn base() -> Result<BTreeMap<String, String>> {
     for (template, text) in documents(&rendered)? {
         let file = files.entry(file(template).to_owned()).or_insert_with(|| HEADER.to_owned());
         file.push_str("---\n");
-        file.push_str(&text);
+        file.push_str(&text.replace(KUBE_SCHEDULER, &format!("{OF_CLUSTER}{KUBE_SCHEDULER}")));
     }
     let names: String = files.keys().map(|name| format!("  - {name}\n")).collect();
     let kustomization = format!(

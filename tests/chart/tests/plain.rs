@@ -8,6 +8,15 @@ fn the_plain_manifests_are_what_the_chart_renders() {
     files::is_fresh(plain::FOLDER, &plain::base().unwrap());
 }
 
+/// Helm sets it by itself; in a file it is right for one minor.
+#[test]
+fn the_tag_of_kube_scheduler_says_that_it_is_the_clusters_to_choose() {
+    let base = plain::base().unwrap();
+    let lines: Vec<&str> = base["scheduler.yaml"].lines().collect();
+    let image = lines.iter().position(|line| line.contains("image: registry.k8s.io/kube-scheduler:v"));
+    assert!(lines[image.unwrap() - 1].contains("# Change this tag to your API server's minor"), "{image:?}");
+}
+
 #[test]
 fn the_components_switch_on_what_the_charts_values_do() {
     for (name, switch) in plain::OPTIONS {

@@ -1,7 +1,7 @@
 //! The metrics that the programs tell, as `docs/telemetry.md` lists them.
 //!
 //! `tests/workspace` compares that page with the programs, so whoever agrees with the page agrees with them; and nothing
-//! here must be built again when a program changes.
+//! here must be built again when a program changes. Prometheus's own `up` is known besides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +52,8 @@ impl Known {
         if metrics.len() < 40 {
             bail!("docs/telemetry.md has another form than this test reads: {:?}", metrics.keys());
         }
+        // Prometheus's own, of every target: whether it answered.
+        metrics.insert("up".into(), Labels::new());
         Ok(Self(metrics))
     }
 
@@ -139,6 +141,8 @@ mod tests {
         assert!(check(r#"sum by (node) (stowage_scheduler_extender_nodes{state="old"})"#));
         assert!(check("rate(stowage_device_plugin_plan_wait_seconds_bucket[5m])"));
         assert!(check(r#"stowage_device_plugin_share_memory_used_bytes{pod="a"}"#));
+        assert!(check(r#"up{job=~"(.+/)?stowage-device-plugin"}"#), "Prometheus tells it of every target");
+        assert!(!check(r#"up{resource_name="a"}"#), "a target has no such label");
         assert!(!check("stowage_scheduler_extender_node"), "no such metric");
         assert!(!check("stowage_device_plugin_nvml_up_total"), "a gauge is no counter");
         assert!(!check(r#"stowage_scheduler_extender_nodes{reason="old"}"#), "no such label");

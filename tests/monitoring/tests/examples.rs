@@ -243,6 +243,46 @@ fn the_bounds_are_those_that_the_page_promises() {
     assert_eq!((weight(0), weight(1)), (90.into(), 10.into()));
 }
 
+/// With `minAvailable` a node could not be drained where a scaler leaves one replica.
+#[test]
+fn budgets_let_one_pod_go_however_few_there_are() {
+    for (file, object) in objects() {
+        if object["kind"] == "PodDisruptionBudget" {
+            assert_eq!(object["spec"]["maxUnavailable"], 1, "{file}");
+        }
+    }
+}
+
+/// Whoever reaches management may load a model, which is to run code; the image's own file serves it to everybody.
+#[test]
+fn torchserve_is_managed_from_inside_its_pod_only() {
+    let all: Vec<Value> = objects()
+        .into_iter()
+        .filter_map(|(file, object)| file.ends_with("/torchserve.yaml").then_some(object))
+        .collect();
+    let find = |kind: &str| all.iter().find(|object| object["kind"] == kind).unwrap();
+    let file = find("ConfigMap")["data"]["config.properties"].as_str().unwrap();
+    assert!(file.contains("management_address=http://127.0.0.1:8081\n"), "{file}");
+    let (pod, _) = pods(find("Deployment")).unwrap();
+    let server = containers(pod)[0];
+    let given = server["args"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let named: Vec<&str> = given.filter_map(|argument| argument.strip_prefix("--ts-config=")).collect();
+    let mounts = server["volumeMounts"].as_array().unwrap().iter();
+    let mounted = mounts.filter(|mount| mount["name"] == "config").map(|mount| mount["mountPath"].as_str());
+    let mounted: Vec<String> =
+        mounted.map(|folder| format!("{}/config.properties", folder.unwrap())).collect();
+    assert_eq!(named, mounted);
+    let volumes = pod["volumes"].as_array().unwrap().iter();
+    let of_map =
+        volumes.filter(|volume| volume["configMap"]["name"] == find("ConfigMap")["metadata"]["name"]);
+    assert_eq!(of_map.map(|volume| &volume["name"]).collect::<Vec<_>>(), ["config"]);
+    // What others ask for is served to them.
+    for port in server["ports"].as_array().unwrap() {
+        let served = format!("_address=http://0.0.0.0:{}\n", port["containerPort"]);
+        assert!(file.contains(&served), "{served} is not in {file}");
+    }
+}
+
 #[test]
 fn the_index_lists_every_example_once() {
     let index = text(&format!("{FOLDER}/README.md")).unwrap();

@@ -48,7 +48,20 @@ chart before the files of config.map. What the files of config.name say is not k
 {{- with .Values.deviceListStrategy }}{{ $lists = list (join "," .) }}{{ end }}
 {{- $unknown := ne .Values.config.name "" }}
 {{- dict "mig" (without $mig "none" | uniq) "mps" $mps "cdi" (or $unknown (contains "cdi-" (join "," $lists)))
-  "nodeFeature" (or $unknown $nodeFeature) | toJson }}
+  "volumeMounts" (contains "volume-mounts" (join "," $lists)) "nodeFeature" (or $unknown $nodeFeature) | toJson }}
+{{- end }}
+
+{{- /*
+How a new version reaches the nodes. MPS's daemons run in the plugin's container and end with it, and with them every CUDA program
+that uses them: a rollout would end those on each node, so there it waits for whoever has drained a node.
+*/}}
+{{- define "stowage.updateStrategy" }}
+{{- .Values.updateStrategy.type | default (.Values.mps.enabled | ternary "OnDelete" "RollingUpdate") }}
+{{- end }}
+
+{{- /* Where alerts and dashboards lie: a namespace that this chart's programs are in. */}}
+{{- define "stowage.observabilityNamespace" }}
+{{- .Values.scheduler.enabled | ternary .Values.namespaces.scheduler.name .Values.namespaces.devicePlugin.name }}
 {{- end }}
 
 {{- /* Whether the extender has a Lease: for what it does without being asked, and behind a Service to say who is asked. */}}

@@ -4,11 +4,42 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
 use stowage_chart_tests::{files, helm};
 
 use super::{each_value, find, set};
 
 const BOTH: [&str; 2] = ["prometheusRule.enabled=true", "dashboards.enabled=true"];
+
+/// An alert that there is no extender would fire for ever where none is wanted, and nobody would have made its namespace.
+#[test]
+fn without_the_scheduler_alerts_and_dashboards_are_the_plugins_alone() {
+    let names = |objects: &[Value], kind: &str, prefix: &str| -> Vec<(String, String)> {
+        let word = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap().to_owned();
+        let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+        let all = of_kind.map(|object| (word(object, "name"), word(object, "namespace")));
+        all.filter(|(name, _)| name.starts_with(prefix)).collect()
+    };
+    let of = |values: &[&str]| {
+        let objects = helm::objects(&render(&files::chart(), values)).unwrap();
+        [names(&objects, "PrometheusRule", "stowage-"), names(&objects, "ConfigMap", "stowage-dashboard-")]
+    };
+    let [rules, dashboards] = of(&BOTH);
+    assert!(rules.iter().chain(&dashboards).all(|(_, namespace)| namespace == "stowage-system"));
+    let [of_plugin, of_nodes] = of(&[BOTH[0], BOTH[1], "scheduler.enabled=false"]);
+    assert!(of_plugin.iter().chain(&of_nodes).all(|(_, namespace)| namespace == "stowage-device-plugin"));
+    let gone: Vec<&str> = rules
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| !of_plugin.iter().any(|(other, _)| other == name))
+        .collect();
+    assert_eq!((gone, of_nodes.len()), (vec!["stowage-extender"], dashboards.len()));
+    let absent = files::read("deploy/helm/stowage/files/alerts/extender.yaml");
+    assert!(absent.contains("expr: absent("), "what fires where nothing is told stands in that file");
+    for file in ["capacity", "health", "plans", "plugin", "shares"] {
+        assert!(!files::read(&format!("deploy/helm/stowage/files/alerts/{file}.yaml")).contains("absent("));
+    }
+}
 
 /// The chart with these files in place of its own.
 fn chart_with(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -134,7 +134,7 @@ fn no_container_is_privileged_and_each_is_probed_and_cannot_write_its_root() {
 }
 
 #[test]
-fn capabilities_are_added_for_mig_and_mps_only() {
+fn capabilities_are_added_for_mig_volume_mounts_and_mps_only() {
     let added =
         |values: &[&str]| plugin(values)["containers"][0]["securityContext"]["capabilities"]["add"].clone();
     assert_eq!(added(&[]), Value::Null);
@@ -143,19 +143,62 @@ fn capabilities_are_added_for_mig_and_mps_only() {
         Value::Null
     );
     for values in [
-        &[r#"migStrategy="single""#],
+        &[r#"migStrategy="single""#][..],
         &[r#"migStrategy="on-demand""#],
         &[r#"config.map={"a":"version: v1","b":"flags: {migStrategy: on-demand}"}"#],
+        // A toolkit that gives GPUs by volume mounts is usually told to ignore NVIDIA_VISIBLE_DEVICES in other containers, and the
+        // plugin got none (NVIDIA/k8s-device-plugin#856).
+        &[r#"deviceListStrategy="volume-mounts""#],
+        &[r#"deviceListStrategy=["envvar","volume-mounts"]"#],
+        &[r#"config.map={"a":"version: v1","b":"flags: {plugin: {deviceListStrategy: volume-mounts}}"}"#],
+        &[r#"config.map={"a":"flags: {plugin: {deviceListStrategy: [envvar, volume-mounts]}}"}"#],
+        &[r#"migStrategy="mixed""#, r#"deviceListStrategy="volume-mounts""#],
     ] {
         assert_eq!(added(values), json!(["SYS_ADMIN"]), "{values:?}");
     }
-    assert_eq!(added(&["mps.enabled=true"]), json!(["SYS_ADMIN", "SETUID", "SETGID"]));
-    // What the chart cannot know is given by hand.
-    let by_hand =
-        plugin(&[r#"config.name="mine""#, r#"securityContext={"capabilities":{"add":["SYS_ADMIN"]}}"#]);
+    // A value goes before the files.
+    let of_files = r#"config.map={"a":"flags: {plugin: {deviceListStrategy: volume-mounts}}"}"#;
+    assert_eq!(added(&[r#"deviceListStrategy="envvar""#, of_files]), Value::Null);
+    let mps = ["mps.enabled=true", r#"deviceListStrategy="volume-mounts""#];
+    assert_eq!(added(&mps[..1]), json!(["SYS_ADMIN", "SETUID", "SETGID"]));
+    assert_eq!(added(&mps), json!(["SYS_ADMIN", "SETUID", "SETGID"]));
+}
+
+/// As `docs/helm.md` says it.
+#[test]
+fn what_the_chart_cannot_know_of_ones_own_files_is_given_by_hand() {
+    let by_hand = plugin(&[
+        r#"config.name="mine""#,
+        r#"securityContext={"capabilities":{"add":["SYS_ADMIN"]}}"#,
+        r#"devicePlugin.env={"NVIDIA_MIG_MONITOR_DEVICES":"all","NVIDIA_MIG_CONFIG_DEVICES":"all"}"#,
+    ]);
+    let env = by_hand["containers"][0]["env"].as_array().unwrap();
+    for name in ["NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_MIG_CONFIG_DEVICES"] {
+        let set: Vec<&Value> = env.iter().filter(|variable| variable["name"] == name).collect();
+        assert_eq!(set, [&json!({"name": name, "value": "all"})]);
+    }
     let may = &by_hand["containers"][0]["securityContext"];
     assert_eq!(may["capabilities"], json!({"add": ["SYS_ADMIN"], "drop": ["ALL"]}));
     assert_eq!(may["readOnlyRootFilesystem"], true);
+}
+
+/// MPS's daemons run in the plugin's container, so each pod that a rollout replaces would end programs of others.
+#[test]
+fn under_mps_no_upgrade_replaces_a_plugin_by_itself() {
+    let strategy = |values: &[&str]| {
+        let objects = helm::objects(&render(values)).unwrap();
+        find(&objects, "DaemonSet", "stowage-device-plugin")["spec"]["updateStrategy"].clone()
+    };
+    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    assert_eq!(strategy(&[]), rolling);
+    assert_eq!(strategy(&[r#"updateStrategy.type="RollingUpdate""#]), rolling);
+    for values in [
+        &["mps.enabled=true"][..],
+        &["mps.enabled=true", "devicePlugin.enableHostNetwork=true"],
+        &["mps.enabled=true", r#"updateStrategy.type="OnDelete""#],
+    ] {
+        assert_eq!(strategy(values), json!({"type": "OnDelete"}), "{values:?}");
+    }
 }
 
 #[test]

@@ -39,6 +39,10 @@ fn combinations_that_cannot_work_are_refused_with_a_sentence() {
         (&[mps], "config.map.a shares GPUs by MPS: set mps.enabled"),
         (&["mps.enabled=true", on_demand], "mps.enabled does not go with migStrategy on-demand"),
         (&["mps.enabled=true", "elasticGPUs=true"], "mps.enabled does not go with elasticGPUs"),
+        (
+            &["mps.enabled=true", r#"updateStrategy.type="RollingUpdate""#],
+            "set updateStrategy.type to OnDelete, and after an upgrade drain node by node",
+        ),
         (&["updateStrategy.rollingUpdate.maxUnavailable=1"], "one of maxSurge and maxUnavailable must be 0"),
         (&["updateStrategy.rollingUpdate.maxSurge=\"0%\""], "one of maxSurge and maxUnavailable must be 0"),
         (&["devicePlugin.enableHostNetwork=true"], "two plugins cannot have one port of the host"),

@@ -39,6 +39,7 @@ async fn the_extender_writes_only_what_it_plans_ahead(stage: &mut Stage) -> Resu
     let mut pod = shapes::mixed_pod("waits", 0);
     // Of a scheduler that nobody runs.
     pod["spec"]["schedulerName"] = "nobody".into();
+    pod["spec"]["containers"][0]["resources"]["limits"]["example.com/nic"] = "1".into();
     fill::pods(&stage.cluster.client(), [pod]).await?;
     let (name, params) = ("waits-00000", PatchParams::default());
     let status = async |change: Value| {
@@ -46,6 +47,10 @@ async fn the_extender_writes_only_what_it_plans_ahead(stage: &mut Stage) -> Resu
     };
     let object = async |change: Value| ours.patch(name, &params, &Patch::Merge(change)).await;
     status(json!({ "nominatedNodeName": OWN })).await?;
+    // What a kube-scheduler beside it writes of a resource that a DRA driver gives; before 1.36 it is dropped.
+    let claimed = json!([{ "containerName": "main", "resourceName": "example.com/nic", "requestName": "r" }]);
+    let claim = json!({ "resourceClaimName": "c", "requestMappings": claimed });
+    status(json!({ "extendedResourceClaimStatus": claim })).await?;
     let cost = |text: &str| {
         json!({ "metadata": { "annotations": {
             "controller.kubernetes.io/pod-deletion-cost": text, "stowage.dev/pod-deletion-cost": text } } })
