@@ -9,7 +9,7 @@ mod common;
 use common::{Cluster, here};
 use kubectl_stowage::answer::Output;
 use kubectl_stowage::page::Style;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Asks `kubectl stowage QUESTION` and compares what it prints, and whether it would end with 1.
 async fn check(name: &str, question: &str, found: bool) {
@@ -81,19 +81,31 @@ async fn pods_of_each_scheduler_that_is_named_are_stowages() {
     }
 }
 
-#[tokio::test]
-async fn a_small_pod_is_told_what_a_node_keeps_for_large_ones() {
-    let mut objects = Cluster::recorded_objects();
-    for node in objects.iter_mut().filter(|object| object["metadata"]["name"] == "gpu-node-3") {
-        node["metadata"]["labels"] = json!({ "stowage.dev/reserve-whole-gpus": "2" });
-    }
+/// The cluster, with a pod that waits for a whole GPU.
+fn with_a_notebook() -> Vec<Value> {
     let limits = json!({ "cpu": "4", "nvidia.com/gpu": "1" });
+    let mut objects = Cluster::recorded_objects();
     objects.push(json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "notebook-0", "namespace": "team-b", "uid": "UID-p99" },
         "spec": { "schedulerName": "stowage-scheduler", "containers": [{
             "name": "main", "image": "registry.example/notebook:1", "resources": { "limits": limits } }] },
         "status": { "phase": "Pending" },
     }));
+    objects
+}
+
+#[tokio::test]
+async fn a_pod_for_a_whole_gpu_is_told_first_what_it_costs_the_pods_to_come() {
+    let cluster = Cluster::of(with_a_notebook()).await;
+    check_on(&cluster, "explain-whole", "explain notebook-0 -n team-b", false).await;
+}
+
+#[tokio::test]
+async fn a_small_pod_is_told_what_a_node_keeps_for_large_ones() {
+    let mut objects = with_a_notebook();
+    for node in objects.iter_mut().filter(|object| object["metadata"]["name"] == "gpu-node-3") {
+        node["metadata"]["labels"] = json!({ "stowage.dev/reserve-whole-gpus": "2" });
+    }
     let cluster = Cluster::of(objects.clone()).await;
     check_on(&cluster, "explain-reserve", "explain notebook-0 -n team-b", false).await;
     for node in objects.iter_mut().filter(|object| object["kind"] == "Node") {

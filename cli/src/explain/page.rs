@@ -80,6 +80,7 @@ fn fits(page: &mut Page, fits: &[Best]) {
 /// A cost's field as a heading.
 fn heading(name: &str) -> &'static str {
     match name {
+        "wastes" => "WASTES",
         "lost" => "LOST",
         "wakesNode" => "WAKES NODE",
         "wakesGpus" => "WAKES GPUS",
