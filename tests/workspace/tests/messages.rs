@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use stowage_shared::belief::{KEPT_FOR_GPU_PODS, NO_GPUS, Unknown};
 use stowage_shared::contract::{
     DISTINCT_GPUS_ANNOTATION, GPU_MEMORY_MIN_ANNOTATION, GPU_MODEL_ANNOTATION, SCHEDULER_NAME,
-    SHARE_MEMORY_ANNOTATION, SHARE_WITH_ANNOTATION,
+    SHARE_MEMORY_ANNOTATION, SHARE_MILLI_ANNOTATION, SHARE_WITH_ANNOTATION,
 };
 use stowage_shared::pack::NoFit;
 use stowage_shared::policy::NotAllowed;
@@ -82,6 +82,7 @@ fn printed(literal: &str) -> String {
         ("{DISTINCT_GPUS_ANNOTATION}", DISTINCT_GPUS_ANNOTATION),
         ("{SHARE_WITH_ANNOTATION}", SHARE_WITH_ANNOTATION),
         ("{SHARE_MEMORY_ANNOTATION}", SHARE_MEMORY_ANNOTATION),
+        ("{SHARE_MILLI_ANNOTATION}", SHARE_MILLI_ANNOTATION),
         ("{SCHEDULER_NAME}", SCHEDULER_NAME),
     ] {
         text = text.replace(name, value);
