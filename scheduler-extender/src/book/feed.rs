@@ -95,14 +95,18 @@ impl Desk {
     }
 
     fn tell_of_nominations(&self, change: &Change<event::Pod>) {
+        // For whom filter may wait.
+        let waits = |pod: &event::Pod| {
+            pod.ours && pod.asks_for_extended_resources() && pod.node.is_empty() && !pod.terminal
+        };
         match change {
-            Change::Applied(pod) if pod.node.is_empty() && !pod.terminal => match pod.nominated.is_empty() {
+            Change::Listed(pod) if waits(pod) => self.rush.waits(&pod.uid),
+            Change::Applied(pod) if waits(pod) => match pod.nominated.is_empty() {
                 true => self.rush.not_nominated(&pod.uid),
                 false => self.rush.nominated(&pod.uid),
             },
             Change::Applied(event::Pod { uid, .. }) | Change::Deleted(uid) => self.rush.settled(uid),
             Change::ListBegins => self.rush.begin_anew(),
-            // How long ago those were nominated is not known.
             Change::Listed(_) | Change::ListEnds => {}
         }
     }
@@ -180,5 +184,51 @@ fn map<T, U>(change: Change<T>, with: impl FnOnce(T) -> U) -> Change<U> {
         Change::ListEnds => Change::ListEnds,
         Change::Applied(object) => Change::Applied(with(object)),
         Change::Deleted(key) => Change::Deleted(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::planner::tests::asks;
+    use crate::synthetic::SLICE;
+
+    fn told(desk: &Desk, pod: &Value, change: fn(PodObject) -> Change<PodObject>) {
+        desk.pod(change(serde_json::from_value(pod.clone()).unwrap()));
+    }
+
+    /// Whether filter waits for more of them, where one nominated pod is enough.
+    async fn waits_for_more(pods: &[Value]) -> bool {
+        let desk = Desk::new(Keep::default(), Arc::new(Rush::new(2)));
+        pods.iter().for_each(|pod| told(&desk, pod, Change::Applied));
+        desk.rush.begins("coming");
+        desk.rush.over("own").await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nominated_pod_counts_in_a_rush_only_where_filter_is_asked_about_its_gpus() {
+        let nominated = |name: &str, resource: &str| {
+            let mut pod = asks(name, resource, 1, &json!({}));
+            pod["status"]["nominatedNodeName"] = "gpu-node-0".into();
+            pod
+        };
+        let mut other = nominated("of-another-scheduler", SLICE);
+        other["spec"]["schedulerName"] = "default-scheduler".into();
+        assert!(waits_for_more(&[other, nominated("without-gpus", "memory")]).await);
+        assert!(!waits_for_more(&[nominated("ours", SLICE)]).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_a_list_has_told_of_and_that_was_asked_about_is_nobody_to_wait_for() {
+        let desk = Desk::new(Keep::default(), Arc::new(Rush::new(2)));
+        let mut pod = asks("early", SLICE, 1, &json!({}));
+        told(&desk, &pod, Change::Listed);
+        desk.rush.over("early").await;
+        pod["status"]["nominatedNodeName"] = "gpu-node-0".into();
+        told(&desk, &pod, Change::Applied);
+        desk.rush.begins("coming");
+        assert!(desk.rush.over("own").await);
     }
 }

@@ -84,11 +84,15 @@ impl Book {
         Vec::new()
     }
 
-    fn pod_seen(&mut self, pod: Pod) -> Option<Settled> {
+    fn pod_seen(&mut self, mut pod: Pod) -> Option<Settled> {
         let before = self.forget(&pod.uid);
         let place = self.places.remove(&pod.uid);
         place.iter().for_each(|place| drop(self.waiting.remove(place)));
         let waited = before.filter(|_| place.is_some());
+        if pod.node.is_empty() {
+            let before = waited.as_ref().filter(|_| pod.nominated.is_empty());
+            pod.was_nominated = before.map_or(&pod.nominated, |before| &before.was_nominated).clone();
+        }
         if pod.terminal {
             return waited.map(|pod| Settled { pod, node: None });
         }
@@ -147,6 +151,13 @@ impl Book {
             }
         }
         Some(pod)
+    }
+
+    /// A nomination of ours begins: what was before it no longer counts.
+    pub fn nominates(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.was_nominated.clear();
+        }
     }
 
     /// Takes in what happened to nodes.

@@ -30,6 +30,8 @@ pub struct Pod {
     pub ours: bool,
     /// Whether its deletion was asked for.
     pub deleting: bool,
+    /// If so, when its grace is over, in seconds since 1970.
+    pub gone_by: Option<i64>,
     /// Whether it will never run again.
     pub terminal: bool,
     /// Whether its containers run.
@@ -46,6 +48,8 @@ pub struct Pod {
     pub nominated: String,
     /// Whether our account has nominated it there, as far as the API server tells.
     pub nominated_by_us: bool,
+    /// The node that it was nominated to last while it waits, as the book knows: it sees what ends before somebody looks.
+    pub was_nominated: String,
     /// Whether kube-scheduler has tried it and found no node.
     pub unschedulable: bool,
     /// Its labels.
@@ -135,6 +139,7 @@ impl Pod {
             ours,
             asks,
             deleting: metadata.deletion_timestamp.is_some(),
+            gone_by: metadata.deletion_timestamp.map(|time| time.0.as_second()),
             terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
             running: status.phase == "Running",
             ready: condition("Ready").is_some_and(|it| it.status == "True"),
@@ -145,6 +150,7 @@ impl Pod {
                 .is_some_and(|it| it.status == "False" && it.reason == "Unschedulable"),
             nominated_by_us,
             nominated: status.nominated_node_name,
+            was_nominated: String::new(),
             labels: metadata.labels.unwrap_or_default(),
             owner: owner.map(|owner| (owner.kind, owner.uid)),
             wants,

@@ -31,6 +31,7 @@ use crate::book::amounts::Amounts;
 use crate::book::feed::Desk;
 use crate::book::objects::Pod;
 use crate::book::rules::Rules;
+use crate::clock::Now;
 use crate::lease::Held;
 use crate::metrics::{Metrics, MoveOutcome};
 use crate::planner::plan::want;
@@ -143,13 +144,13 @@ impl Mover {
             if at % NODES_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
-            let (desk, now) = (self.desk.open(), Instant::now());
+            let (desk, now) = (self.desk.open(), Now::read());
             self.store.change(|state| {
                 let look = Look { book: &desk.book, state, snapshot: &snapshot, now };
                 found.look(&look, pod, &want, &node.name);
             })?;
             if found.fits() {
-                // kube-scheduler will find it.
+                // kube-scheduler finds it, once those who are leaving are gone.
                 return Ok(true);
             }
         }

@@ -15,9 +15,10 @@ use stowage_shared::policy::{Occupied, Want};
 use crate::book::Book;
 use crate::book::amounts::Amounts;
 use crate::book::objects::Pod;
+use crate::clock::Now;
 use crate::planner::plan::Scene;
 use crate::planner::table::Table;
-use crate::preempt::victims::{Victim, has_the_rest, victim};
+use crate::preempt::victims::{Victim, has_the_rest, leaving, victim};
 use crate::state::{Snapshot, State};
 use crate::verbs::{Asker, Memo, room_without};
 
@@ -33,7 +34,7 @@ pub struct Look<'a> {
     /// The GPUs as they are.
     pub snapshot: &'a Snapshot,
     /// This moment.
-    pub now: Instant,
+    pub now: Now,
 }
 
 /// A pod whose going would let the waiting pod in.
@@ -68,7 +69,7 @@ pub struct Found {
     candidates: Vec<Candidate>,
     /// Why pods stay whose going would have helped.
     stay: BTreeSet<&'static str>,
-    /// Whether the pod fits as it is.
+    /// Whether the pod fits as it is, or will once those are gone who are leaving.
     fits: bool,
 }
 
@@ -78,7 +79,7 @@ pub const NO_POD_HELPS: &str = "no_pod_helps";
 pub const NO_OTHER_PLACE: &str = "no_other_place";
 
 impl Found {
-    /// Whether the pod fits somewhere as it is: then kube-scheduler will find that.
+    /// Whether the pod fits somewhere as it is, or will once those are gone who are leaving: then kube-scheduler finds that.
     pub fn fits(&self) -> bool {
         self.fits
     }
@@ -92,17 +93,21 @@ impl Found {
         let asker = Asker { uid: &pod.uid, namespace: &pod.namespace, priority: pod.priority, want };
         let room = |gone: &BTreeSet<&str>| {
             let rest = has_the_rest(book, snapshot, pod, node, gone);
-            rest.then(|| room_without(state, snapshot, &asker, node, gone, now)).flatten()
+            rest.then(|| room_without(state, snapshot, &asker, node, gone, now.monotonic)).flatten()
         };
         let place = |room: &Occupied| room.place(want, &pod.namespace, &snapshot.mix).ok();
+        let fits = |gone: &BTreeSet<&str>| room(gone).as_ref().and_then(place).is_some();
         let users: Vec<&Pod> = state.users(node).filter_map(|(user, _)| book.pod(&user.uid)).collect();
-        let everybody: BTreeSet<&str> = users.iter().map(|user| &*user.uid).collect();
-        if room(&everybody).as_ref().and_then(place).is_none() {
+        let leaving = leaving(book, node, now.wall);
+        let everybody = users.iter().map(|user| &*user.uid).chain(leaving.iter().copied()).collect();
+        if !fits(&everybody) {
             return;
         }
         let nobody = BTreeSet::new();
-        self.fits |= room(&nobody).as_ref().and_then(place).is_some();
-        let Some(as_it_is) = room_without(state, snapshot, &asker, node, &nobody, now) else { return };
+        self.fits |= fits(&nobody) || !leaving.is_empty() && fits(&leaving);
+        let Some(as_it_is) = room_without(state, snapshot, &asker, node, &nobody, now.monotonic) else {
+            return;
+        };
         for user in users.into_iter().filter(|_| !self.fits) {
             let Some(without) = room(&BTreeSet::from([&*user.uid])) else { continue };
             let Some(placement) = place(&without) else { continue };

@@ -15,6 +15,8 @@ const STEP_MILLI: u64 = 125;
 const LOWEST: i32 = -1000;
 /// How long the cost of one pod stays as it was written.
 const STAYS: Duration = Duration::from_secs(300);
+/// How long until a write that failed is tried again: pods of which none succeeds leave something to the others.
+const AGAIN: Duration = MINUTE;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a pod's going would free, as a cost: the more, the lower.
@@ -76,6 +78,7 @@ pub fn replica_sets<'a>(
 pub struct Pace {
     per_minute: usize,
     written: VecDeque<Instant>,
+    /// Until when nothing is written for a pod.
     pods: HashMap<String, Instant>,
 }
 
@@ -91,13 +94,18 @@ impl Pace {
         while self.written.front().is_some_and(|at| now.saturating_duration_since(*at) >= MINUTE) {
             self.written.pop_front();
         }
-        self.pods.retain(|_, at| now.saturating_duration_since(*at) < STAYS);
+        self.pods.retain(|_, until| now < *until);
         if self.written.len() >= self.per_minute || self.pods.contains_key(uid) {
             return false;
         }
         self.written.push_back(now);
-        self.pods.insert(uid.to_owned(), now);
+        self.pods.insert(uid.to_owned(), now + STAYS);
         true
+    }
+
+    /// What was taken as done was not: it still counts in its minute.
+    pub fn failed(&mut self, uid: &str, now: Instant) {
+        self.pods.insert(uid.to_owned(), now + AGAIN);
     }
 }
 
@@ -164,5 +172,18 @@ mod tests {
         let mut may = |uid, seconds| pace.may(uid, start + Duration::from_secs(seconds));
         assert_eq!([may("a", 0), may("b", 1), may("c", 2), may("c", 60)], [true, true, false, true]);
         assert_eq!([may("a", 200), may("a", 300)], [false, true]);
+    }
+
+    #[test]
+    fn a_write_that_failed_is_tried_again_soon_and_counts_in_its_minute() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::new(1);
+        assert!(pace.may("a", after(0)));
+        pace.failed("a", after(1));
+        assert_eq!(
+            [("b", 59), ("a", 60), ("a", 61), ("a", 361)].map(|(uid, at)| pace.may(uid, after(at))),
+            [false, false, true, true]
+        );
     }
 }

@@ -49,13 +49,16 @@ pub struct Drainer {
     pub writes_per_minute: u32,
 }
 
+/// Where a cost comes from: a class of GPUs, and the version of a mix. Costs by two mixes do not compare.
+type Origin = (Class, u64);
+
 impl Drainer {
     /// Keeps them until the process ends.
     ///
     /// # Errors
     /// [`Broken`].
     pub async fn run(self) -> Result<(), Broken> {
-        let mut known: HashMap<String, (Class, i32)> = HashMap::new();
+        let mut known: HashMap<String, (Origin, i32)> = HashMap::new();
         let mut pace = Pace::new(self.writes_per_minute);
         let complaint = Seldom::every(COMPLAINT_EVERY);
         let mut ticks = tokio::time::interval(TICK);
@@ -68,19 +71,22 @@ impl Drainer {
             }
             known = self.survey(&snapshot, &known).await?;
             for write in self.decide(&known) {
-                if self.held.now() && pace.may(&write.uid, Instant::now()) {
-                    self.write(&write, &complaint).await;
+                if !self.held.now() || !pace.may(&write.uid, Instant::now()) {
+                    continue;
+                }
+                if !self.write(&write, &complaint).await {
+                    pace.failed(&write.uid, Instant::now());
                 }
             }
         }
     }
 
-    /// What the going of each pod would free. Where a node's GPUs are as they were, so is that.
+    /// What the going of each pod would free. Where a node's GPUs and the mix are as they were, so is that.
     async fn survey(
         &self,
         snapshot: &Snapshot,
-        before: &HashMap<String, (Class, i32)>,
-    ) -> Result<HashMap<String, (Class, i32)>, Broken> {
+        before: &HashMap<String, (Origin, i32)>,
+    ) -> Result<HashMap<String, (Origin, i32)>, Broken> {
         let mut costs = HashMap::new();
         for (at, node) in snapshot.nodes().enumerate() {
             if at % NODES_AT_ONCE == 0 {
@@ -89,32 +95,34 @@ impl Drainer {
             let now = Instant::now();
             let Ok(known) = node.usable(now) else { continue };
             let value = snapshot.mix.value(&known.now.gpus);
+            let origin = (known.class, snapshot.mix_version);
             self.store.change(|state| {
                 let users: Vec<String> = state.users(&node.name).map(|(pod, _)| pod.uid.clone()).collect();
                 for uid in users {
                     let cost = match before.get(&uid) {
-                        Some((class, cost)) if *class == known.class => *cost,
+                        Some((before, cost)) if *before == origin => *cost,
                         _ => {
                             let gone = BTreeSet::from([&*uid]);
                             let Ok(room) = state.without(&node.name, &gone, now) else { continue };
                             cost_of(snapshot.mix.value(&room.gpus).saturating_sub(value))
                         }
                     };
-                    costs.insert(uid, (known.class, cost));
+                    costs.insert(uid, (origin, cost));
                 }
             })?;
         }
         Ok(costs)
     }
 
-    fn decide(&self, known: &HashMap<String, (Class, i32)>) -> Vec<Write> {
+    fn decide(&self, known: &HashMap<String, (Origin, i32)>) -> Vec<Write> {
         let desk = self.desk.open();
         let pods = known.iter().filter_map(|(uid, (_, cost))| Some((desk.book.pod(uid)?, *cost)));
         replica_sets(pods).values().flat_map(|pods| writes(pods)).collect()
     }
 
-    async fn write(&self, write: &Write, complaint: &Seldom) {
-        let Some(pod) = self.desk.open().book.pod(&write.uid).cloned() else { return };
+    /// Writes a cost; `false` where that failed.
+    async fn write(&self, write: &Write, complaint: &Seldom) -> bool {
+        let Some(pod) = self.desk.open().book.pod(&write.uid).cloned() else { return false };
         let target = Target {
             namespace: &pod.namespace,
             name: &pod.name,
@@ -140,5 +148,50 @@ impl Drainer {
             error,
             "Deletion cost written."
         );
+        result.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::book::feed::Keep;
+    use crate::clock::Now;
+    use crate::planner::rush::Rush;
+    use crate::server::tests::nobody;
+    use crate::state::event::{Change, Event, GpuNode};
+    use crate::synthetic;
+
+    /// Costs by two mixes stood beside each other in one ReplicaSet.
+    #[tokio::test]
+    async fn a_cost_holds_as_long_as_the_gpus_and_the_mix_are_as_they_were() {
+        let now = Now::read();
+        let store = Arc::new(Store::new(synthetic::state(1, 3, now)));
+        let drainer = Drainer {
+            client: nobody(),
+            store: store.clone(),
+            desk: Arc::new(Desk::new(Keep::default(), Arc::new(Rush::new(1)))),
+            held: Held::always(),
+            metrics: Arc::new(Metrics::new(&mut Registry::default())),
+            writes_per_minute: 1,
+        };
+        let before = drainer.survey(&store.snapshot(), &HashMap::new()).await.unwrap();
+        // Whole GPUs are no longer expected in numbers: another node offers shares of one by that name.
+        let mut status = synthetic::status("gpu-node-1", Vec::new(), now);
+        status.gpus[0].offers[0].replicas = Some(4);
+        let other = GpuNode { name: "gpu-node-1".into(), status: Ok(status) };
+        store.change(|state| state.apply(Event::GpuNode(Change::Applied(other)), now)).unwrap();
+        let snapshot = store.snapshot();
+        let now_known = drainer.survey(&snapshot, &before).await.unwrap();
+        assert_eq!(now_known, drainer.survey(&snapshot, &HashMap::new()).await.unwrap());
+        let costs = |known: &HashMap<String, (Origin, i32)>| -> BTreeMap<String, i32> {
+            known.iter().map(|(uid, (_, cost))| (uid.clone(), *cost)).collect()
+        };
+        assert_ne!(costs(&before), costs(&now_known));
+        assert_eq!(drainer.survey(&snapshot, &now_known).await.unwrap(), now_known);
     }
 }

@@ -19,7 +19,7 @@ use crate::state::{Snapshot, State};
 use crate::verbs::{Asker, fits_without};
 
 /// How long pods that are being deleted are waited for at most, where only their going makes the pod fit.
-const LEAVING_MAX: Duration = Duration::from_secs(600);
+pub const LEAVING_MAX: Duration = Duration::from_secs(600);
 
 /// Whether a pod fits the node that it is nominated to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,11 +89,32 @@ struct Course {
 }
 
 impl Course {
+    fn new(results: mpsc::Sender<Written>) -> Self {
+        Self {
+            tracker: Tracker::default(),
+            left: Left::default(),
+            memo: Memo::default(),
+            resume: None,
+            results,
+            complaint: Seldom::every(COMPLAINT_EVERY),
+        }
+    }
+
     /// The waiting pods that are nominated or were when they were last looked at; of the others there is nothing to tell.
     fn concerned<'a>(&self, book: &'a Book) -> Vec<&'a Pod> {
         let were = self.tracker.uids().chain(self.left.uids()).filter_map(|uid| book.pod(uid));
         let are_not = were.filter(|pod| pod.node.is_empty() && pod.nominated.is_empty());
         book.nominated().chain(are_not).collect()
+    }
+
+    /// The book told of such a pod; `kept_up` is whether room is kept for it that is only being made, so that its
+    /// nomination is preemption's.
+    fn told(&mut self, pod: &Pod, kept_up: bool, now: Instant) {
+        self.tracker.told(pod);
+        let known = self.tracker.is_outstanding(&pod.uid) || pod.nominated_by_us && kept_up;
+        if !known {
+            self.left.told(pod, now);
+        }
     }
 }
 
@@ -111,14 +132,7 @@ impl Planner {
     /// [`Broken`].
     pub async fn run(self) -> Result<(), Broken> {
         let (results, mut written) = mpsc::channel(WRITES_MAX);
-        let mut course = Course {
-            tracker: Tracker::default(),
-            left: Left::default(),
-            memo: Memo::default(),
-            resume: None,
-            results,
-            complaint: Seldom::every(COMPLAINT_EVERY),
-        };
+        let mut course = Course::new(results);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -158,14 +172,10 @@ impl Planner {
                 return Ok(());
             }
             desk.book.refresh();
-            for pod in course.concerned(&desk.book) {
-                course.tracker.told(pod);
-                let known =
-                    course.tracker.has(&pod.uid) || pod.nominated_by_us && self.is_kept_up(&pod.uid)?;
-                if !known {
-                    course.left.told(pod, now);
-                }
-            }
+            let concerned = course.concerned(&desk.book);
+            self.store.change(|state| {
+                concerned.iter().for_each(|pod| course.told(pod, state.nominated(&pod.uid).is_some(), now));
+            })?;
             self.look_at_left(course, &desk.book, &snapshot, now)?;
             self.look_at_ours(course, &desk.book, &snapshot, now)?;
             for Expired { uid, node, first } in course.tracker.expire(now) {
@@ -183,6 +193,7 @@ impl Planner {
             let round = plan(&scene, course.resume, limit, |uid| course.tracker.has(uid));
             // At the bound there is nothing to go on with.
             course.resume = round.resume.filter(|_| limit > round.nominations.len());
+            round.nominations.iter().for_each(|it| desk.book.nominates(&it.uid));
             round.nominations
         };
         if !nominations.is_empty() {
@@ -195,11 +206,6 @@ impl Planner {
             self.begin(nomination, course.results.clone());
         }
         Ok(())
-    }
-
-    /// Whether room is kept for a pod that is only being made: its nomination is preemption's.
-    fn is_kept_up(&self, uid: &str) -> Result<bool, Broken> {
-        self.store.change(|state| state.nominated(uid).is_some())
     }
 
     /// Takes back what an earlier leader has nominated and what is of no use any more.

@@ -8,7 +8,7 @@
 //! one that is still being written do not count, since kube-scheduler comes to that one first. Where nobody else is
 //! nominated, because a pod comes alone or no pod fits, nobody waits.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,9 +42,8 @@ struct Inner {
     under_way: HashMap<String, (u64, Instant)>,
     /// The UIDs of those that are nominated, and were not asked about; and the same numbers.
     ready: HashMap<String, u64>,
-    /// The UIDs of those that were asked about, until they wait no longer: the news that one is nominated may come after
-    /// that.
-    asked: HashSet<String>,
+    /// The UIDs of all that wait, and whether they were asked about: the news that one is nominated may come after that.
+    waiting: HashMap<String, bool>,
     /// When the last ones were nominated.
     last: VecDeque<Instant>,
     /// The last number that was given.
@@ -76,11 +75,17 @@ impl Rush {
         inner.under_way.insert(uid.to_owned(), (begun, Instant::now()));
     }
 
+    /// A pod waits; when it was nominated, if it is, is not known.
+    pub fn waits(&self, uid: &str) {
+        self.inner().waiting.entry(uid.to_owned()).or_default();
+    }
+
     /// The API server has a waiting pod nominated.
     pub fn nominated(&self, uid: &str) {
         let mut inner = self.inner();
         let begun = inner.under_way.remove(uid);
-        if !inner.asked.contains(uid) && !inner.ready.contains_key(uid) {
+        let asked = *inner.waiting.entry(uid.to_owned()).or_default();
+        if !asked && !inner.ready.contains_key(uid) {
             // Somebody else nominated it, or an earlier leader.
             let begun = begun.map_or_else(|| inner.next(), |(begun, _)| begun);
             inner.ready.insert(uid.to_owned(), begun);
@@ -91,6 +96,7 @@ impl Rush {
 
     /// A waiting pod is not nominated.
     pub fn not_nominated(&self, uid: &str) {
+        self.waits(uid);
         self.inner().ready.remove(uid);
     }
 
@@ -104,7 +110,7 @@ impl Rush {
         let mut inner = self.inner();
         inner.under_way.remove(uid);
         inner.ready.remove(uid);
-        inner.asked.remove(uid);
+        inner.waiting.remove(uid);
     }
 
     /// All pods are told anew.
@@ -112,7 +118,7 @@ impl Rush {
         let mut inner = self.inner();
         inner.under_way.clear();
         inner.ready.clear();
-        inner.asked.clear();
+        inner.waiting.clear();
     }
 
     /// Whether more will be ready than are: nominations of others are being written, or many were a moment ago.
@@ -132,7 +138,8 @@ impl Rush {
         {
             let mut inner = self.inner();
             inner.ready.remove(uid);
-            inner.asked.insert(uid.to_owned());
+            // Anybody may ask, about pods that are gone or never were: those are not kept.
+            inner.waiting.entry(uid.to_owned()).and_modify(|asked| *asked = true);
         }
         let latest = Instant::now() + WAIT_MAX;
         let mut waited = false;
@@ -241,9 +248,23 @@ mod tests {
         waits_for(&rush, "own", || rush.failed("other")).await;
     }
 
+    /// Anybody on this machine may ask about any UID, and nothing would tell that such a pod waits no longer.
+    #[tokio::test(start_paused = true)]
+    async fn only_pods_that_wait_are_remembered() {
+        let rush = Rush::new(2);
+        rush.waits("known");
+        for uid in ["known", "unknown", "gone"] {
+            assert!(!rush.over(uid).await);
+        }
+        assert_eq!(rush.inner().waiting, HashMap::from([("known".to_owned(), true)]));
+        rush.settled("known");
+        assert_eq!(rush.inner().waiting, HashMap::new());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pod_that_was_asked_about_is_nobody_to_wait_for() {
         let rush = Rush::new(2);
+        rush.waits("early");
         rush.over("early").await;
         rush.nominated("early");
         rush.begins("other");

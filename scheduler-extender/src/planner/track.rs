@@ -63,6 +63,12 @@ enum Standing {
     Had,
 }
 
+impl Standing {
+    fn is_outstanding(&self) -> bool {
+        matches!(self, Self::InFlight { .. } | Self::Stands { .. })
+    }
+}
+
 /// All of them, by the pod's UID.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -75,6 +81,11 @@ impl Tracker {
         self.standings.get(uid).is_some_and(|standing| !matches!(standing, Standing::Failed { .. }))
     }
 
+    /// Whether a pod's nomination is under way or stands.
+    pub fn is_outstanding(&self, uid: &str) -> bool {
+        self.standings.get(uid).is_some_and(Standing::is_outstanding)
+    }
+
     /// The pods that had one or have one, in no order.
     pub fn uids(&self) -> impl Iterator<Item = &str> {
         self.standings.keys().map(String::as_str)
@@ -82,9 +93,7 @@ impl Tracker {
 
     /// How many are under way or stand.
     pub fn outstanding(&self) -> usize {
-        let counts =
-            |standing: &&Standing| matches!(standing, Standing::InFlight { .. } | Standing::Stands { .. });
-        self.standings.values().filter(counts).count()
+        self.standings.values().filter(|standing| standing.is_outstanding()).count()
     }
 
     /// A write begins.
@@ -118,7 +127,7 @@ impl Tracker {
     pub fn told(&mut self, pod: &Pod) {
         let Some(standing) = self.standings.get_mut(&pod.uid) else { return };
         if let Standing::Stands { node, told, .. } = standing {
-            match (pod.nominated == **node, *told) {
+            match (pod.nominated == **node, *told || pod.was_nominated == **node) {
                 (true, _) => *told = true,
                 (false, true) => *standing = Standing::Had,
                 (false, false) => {}
@@ -190,7 +199,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::book::Book;
     use crate::book::tests::waiting;
+    use crate::state::event::Change;
 
     fn settled(uid: &str, node: Option<&str>) -> Settled {
         Settled { pod: waiting(uid, 0, json!({})), node: node.map(str::to_owned) }
@@ -241,6 +252,28 @@ mod tests {
         assert_eq!(tracker.outstanding(), 1);
         tracker.told(&Pod { nominated: "n1".into(), ..pod.clone() });
         tracker.told(&pod);
+        assert_eq!((tracker.outstanding(), tracker.has("a")), (0, true));
+    }
+
+    /// Nobody learned that it had been there, and its place was taken for a minute.
+    #[test]
+    fn what_is_taken_back_between_two_rounds_stays_taken_back() {
+        fn seen(book: &mut Book, node: &str) -> Pod {
+            let pod = Pod { nominated: node.into(), ..waiting("a", 0, json!({})) };
+            book.apply_pod(Change::Applied(pod));
+            book.pod("a").cloned().unwrap()
+        }
+        let (mut book, mut tracker) = (Book::default(), Tracker::default());
+        // An earlier leader had nominated it to the same node.
+        seen(&mut book, "n1");
+        seen(&mut book, "");
+        book.nominates("a");
+        tracker.begins("a", "n1".into());
+        tracker.written("a", true, Instant::now());
+        tracker.told(&seen(&mut book, ""));
+        assert_eq!(tracker.outstanding(), 1, "the watch has not shown it");
+        seen(&mut book, "n1");
+        tracker.told(&seen(&mut book, ""));
         assert_eq!((tracker.outstanding(), tracker.has("a")), (0, true));
     }
 

@@ -26,6 +26,7 @@ pub use self::evict::Reason;
 use self::victims::{Price, Victim, pain, price};
 use crate::book::feed::Desk;
 use crate::book::objects::Pod;
+use crate::clock::Now;
 use crate::lease::Held;
 use crate::metrics::Metrics;
 use crate::planner::plan::want;
@@ -97,12 +98,12 @@ impl Preemptor {
             }
             let asked = {
                 let desk = self.desk.open();
-                let now = Instant::now();
+                let now = Now::read();
                 self.store
                     .change(|state| price(&desk.book, state, &snapshot, pod, &asker, &node.name, now))?
             };
             match asked {
-                // kube-scheduler will find it.
+                // kube-scheduler finds it, once those who are leaving are gone.
                 Some(Price::Free) => return Ok(()),
                 Some(Price::Victims(victims)) => offers.push((node.name.to_string(), victims)),
                 None => {}

@@ -61,7 +61,7 @@ pub(crate) fn cluster(nodes: usize) -> Cluster {
 }
 
 /// A pod that runs on a node.
-fn run(cluster: &mut Cluster, name: &str, resource: &str, priority: i32, node: &str) {
+fn run(cluster: &mut Cluster, name: &str, resource: &str, priority: i32, node: &str) -> Value {
     let mut pod = asks(name, resource, 1, &json!({ "priority": priority }));
     pod["metadata"]["labels"] = json!({ "name": name });
     cluster.tell(&pod);
@@ -72,6 +72,13 @@ fn run(cluster: &mut Cluster, name: &str, resource: &str, priority: i32, node: &
     pod["spec"]["nodeName"] = node.into();
     pod["metadata"]["annotations"] = json!({ "stowage.dev/plan": plan });
     cluster.tell(&pod);
+    pod
+}
+
+/// Asks for a pod's deletion: it is to be gone in so many seconds.
+pub(crate) fn leaves(cluster: &Cluster, pod: &mut Value, seconds: i64) {
+    let gone_by = cluster.now.wall + jiff::SignedDuration::from_secs(seconds);
+    pod["metadata"]["deletionTimestamp"] = gone_by.to_string().into();
 }
 
 pub(crate) fn unschedulable(name: &str, resource: &str, priority: i32, more: &Value) -> Value {
@@ -94,7 +101,7 @@ fn asked(cluster: &mut Cluster, pod: &Value, node: &str) -> Option<Vec<String>> 
     let snapshot = snapshot(cluster);
     let want = want(&pod, &snapshot).unwrap();
     let asker = Asker { uid: &pod.uid, namespace: &pod.namespace, priority: pod.priority, want: &want };
-    let price = price(&cluster.book, &cluster.state, &snapshot, &pod, &asker, node, cluster.now.monotonic)?;
+    let price = price(&cluster.book, &cluster.state, &snapshot, &pod, &asker, node, cluster.now)?;
     Some(match price {
         Price::Free => Vec::new(),
         Price::Victims(victims) => victims.into_iter().map(|victim| victim.uid).collect(),
@@ -185,6 +192,22 @@ fn a_budget_is_never_broken_and_who_is_not_protected_goes_first() {
     assert_eq!(asked(&mut cluster, &pod, &node), None);
     protect(&mut cluster, "low", 1);
     assert_eq!(asked(&mut cluster, &pod, &node), Some(vec!["low".into()]));
+}
+
+/// A pod that was ending, which nobody may evict, counted as if it stayed, and another one had to go.
+#[test]
+fn nobody_goes_where_room_is_being_made_already() {
+    let mut cluster = cluster(1);
+    let node = gpu_node_name(0);
+    let mut important = run(&mut cluster, "important", THREE, 9, &node);
+    run(&mut cluster, "low", THREE, 0, &node);
+    let pod = unschedulable("p", THREE, 5, &json!({}));
+    for (seconds, goes) in [(30, None), (-30, None), (3600, Some("low")), (-3600, Some("low"))] {
+        leaves(&cluster, &mut important, seconds);
+        cluster.tell(&important);
+        let victims: Vec<String> = goes.into_iter().map(str::to_owned).collect();
+        assert_eq!(asked(&mut cluster, &pod, &node), Some(victims), "gone in {seconds} s");
+    }
 }
 
 #[test]

@@ -5,18 +5,21 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+
+use jiff::Timestamp;
 
 use crate::book::Book;
 use crate::book::amounts::Amounts;
 use crate::book::objects::Pod;
+use crate::clock::Now;
+use crate::planner::left::LEAVING_MAX;
 use crate::state::{Snapshot, State};
 use crate::verbs::{Asker, fits_without};
 
 /// What it takes to make room on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Price {
-    /// Nothing: the pod fits.
+    /// Nothing: the pod fits, or will once those are gone who are leaving.
     Free,
     /// These pods go.
     Victims(Vec<Victim>),
@@ -45,7 +48,7 @@ pub fn price(
     pod: &Pod,
     asker: &Asker<'_>,
     node: &str,
-    now: Instant,
+    now: Now,
 ) -> Option<Price> {
     book.node(node).filter(|known| pod.rules.admit(&known.site))?;
     // Those who use GPUs: where only cpu or memory is short, kube-scheduler's own preemption helps.
@@ -57,9 +60,11 @@ pub fn price(
         (Reverse(one.priority), one.created, &one.uid).cmp(&(Reverse(two.priority), two.created, &two.uid))
     });
     let fits = |gone: &BTreeSet<&str>| {
-        has_the_rest(book, snapshot, pod, node, gone) && fits_without(state, snapshot, asker, node, gone, now)
+        has_the_rest(book, snapshot, pod, node, gone)
+            && fits_without(state, snapshot, asker, node, gone, now.monotonic)
     };
-    if fits(&BTreeSet::new()) {
+    let leaving = leaving(book, node, now.wall);
+    if fits(&BTreeSet::new()) || !leaving.is_empty() && fits(&leaving) {
         return Some(Price::Free);
     }
     let mut gone: BTreeSet<&str> = lower.iter().map(|user| &*user.uid).collect();
@@ -77,6 +82,14 @@ pub fn price(
     }
     let victims: Vec<&Pod> = lower.into_iter().filter(|user| gone.contains(&*user.uid)).collect();
     budgets_allow(book, &victims).then(|| Price::Victims(victims.into_iter().map(victim).collect()))
+}
+
+/// The pods that leave a node soon, whatever we do: they are being deleted, and are to be gone within [`LEAVING_MAX`].
+///
+/// Those that should have been gone for as long are not among them: nobody knows when they will be.
+pub fn leaving<'a>(book: &'a Book, node: &str, now: Timestamp) -> BTreeSet<&'a str> {
+    let soon = |gone_by: i64| gone_by.abs_diff(now.as_second()) < LEAVING_MAX.as_secs();
+    book.on_node(node).filter(|user| user.gone_by.is_some_and(soon)).map(|user| &*user.uid).collect()
 }
 
 /// Whether a node has the cpu, memory and the like for a pod once others are gone.

@@ -10,7 +10,7 @@ mod handshake;
 mod pace;
 mod route;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

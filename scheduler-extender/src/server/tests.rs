@@ -17,7 +17,7 @@ use crate::state::Store;
 use crate::synthetic;
 
 /// An API server that is not there.
-fn nobody() -> kube::Client {
+pub(crate) fn nobody() -> kube::Client {
     let service = tower::service_fn(|_: Request<kube::client::Body>| async {
         Err::<Response<Full<Bytes>>, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
     });

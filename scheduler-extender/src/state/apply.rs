@@ -47,6 +47,7 @@ impl State {
                 let (uid, names) = (pod.uid.clone(), self.names.clone());
                 let update = self.pods.listed(pod, &names);
                 self.settle(update, &uid);
+                self.nomination_told(&uid);
             }
             Change::Applied(pod) => {
                 self.enter(&pod);
@@ -66,8 +67,9 @@ impl State {
                 nodes.iter().for_each(|node| self.touch(node));
                 let nodes = self.pods.list_ends();
                 nodes.iter().for_each(|node| self.touch(node));
+                self.unnominate_gone();
                 let nodes = self.assumptions.list_ends(|uid| self.pods.was_listed(uid));
-                nodes.iter().for_each(|node| self.touch(node));
+                nodes.iter().for_each(|(_, node)| self.touch(node));
                 self.synced.pods = true;
             }
         }

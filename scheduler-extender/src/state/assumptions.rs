@@ -127,8 +127,8 @@ impl Assumptions {
     }
 
     /// A list of pods is complete: gives back what was held for pods that were bound before it began, and that
-    /// it lacks. Answers with the nodes.
-    pub(super) fn list_ends(&mut self, listed: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+    /// it lacks. Answers with those pods and the nodes.
+    pub(super) fn list_ends(&mut self, listed: impl Fn(&str) -> bool) -> Vec<(String, Arc<str>)> {
         let lists = self.lists;
         self.take(|uid, standing| match standing {
             Standing::Bound { lists: before } => before < lists && !listed(uid),
@@ -136,17 +136,17 @@ impl Assumptions {
         })
     }
 
-    /// Gives back what was held for pods that were not bound in time. Answers with the nodes.
-    pub(super) fn expire(&mut self, now: Now) -> Vec<Arc<str>> {
+    /// Gives back what was held for pods that were not bound in time. Answers with those pods and the nodes.
+    pub(super) fn expire(&mut self, now: Now) -> Vec<(String, Arc<str>)> {
         self.take(|_, standing| match standing {
             Standing::Pending { until } => until <= now.monotonic,
             Standing::Bound { .. } => false,
         })
     }
 
-    fn take(&mut self, mut when: impl FnMut(&str, Standing) -> bool) -> Vec<Arc<str>> {
+    fn take(&mut self, mut when: impl FnMut(&str, Standing) -> bool) -> Vec<(String, Arc<str>)> {
         let gone = self.by_uid.extract_if(.., |uid, assumption| when(uid, assumption.standing));
-        let gone: Vec<_> = gone.map(|(_, assumption)| assumption.chosen.node).collect();
+        let gone: Vec<_> = gone.map(|(uid, assumption)| (uid, assumption.chosen.node)).collect();
         if !gone.is_empty() {
             self.nodes = None;
         }

@@ -124,10 +124,10 @@ impl State {
     /// Gives back what was held for pods that were not bound in time.
     pub fn expire(&mut self, now: Now) {
         self.look_out_in_time(now);
-        let nodes = self.assumptions.expire(now);
-        for node in &nodes {
+        for (uid, node) in self.assumptions.expire(now) {
             tracing::warn!(%node, "A pod was not bound in time: its devices are free again.");
-            self.touch(node);
+            self.touch(&node);
+            self.touch_nominated(&uid);
         }
     }
 

@@ -221,6 +221,13 @@ impl State {
         }
     }
 
+    /// Keeps room no longer for pods that are gone.
+    pub(super) fn unnominate_gone(&mut self) {
+        let gone = self.nominations.by_uid.keys().filter(|uid| self.pods.get(uid).is_none());
+        let gone: Vec<String> = gone.cloned().collect();
+        gone.iter().for_each(|uid| self.unnominate(uid));
+    }
+
     /// What is held for a pod changed, and with it whether it counts where it is nominated.
     pub(super) fn touch_nominated(&mut self, uid: &str) {
         let ours = self.nominations.by_uid.get(uid).map(|ours| ours.node.clone());

@@ -113,9 +113,9 @@ impl Verbs {
         Answer::json(filter(&snapshot, &self.memo, &asked, now))
     }
 
-    /// The UID of the pod that a request to filter is about, if it asks for GPUs.
+    /// The UID of the pod that kube-scheduler wants to place, if it asks for GPUs.
     pub fn asker(&self, body: &[u8]) -> Option<String> {
-        let pod = wire::read_pod(body).ok()?;
+        let pod = wire::read_asker(body)?;
         pod.want(&self.store.snapshot().names).ok()?.map(|_| pod.metadata.uid)
     }
 

@@ -375,3 +375,13 @@ fn a_node_that_does_not_exist_is_judged_as_its_idle_twin() {
     assert_eq!(fitting("cpu", 1), [""], "who asks for no GPU goes where none is");
     assert!(verbs.store().snapshot().assumed.len() == 2, "nothing is held");
 }
+
+/// Filter may wait for kube-scheduler's sake, and takes note of whom it asked about; an autoscaler asks about the same pods.
+#[test]
+fn who_simulates_does_not_ask_for_kube_scheduler() {
+    let verbs = verbs(cluster(0, Now::read()));
+    let asked = verbs.asker(include_bytes!("../../tests/golden/filter-request.json"));
+    assert_eq!(asked.as_deref(), Some("6a1f0f9e-2f7b-4c0d-9a57-0c7f3f2f9a11"));
+    assert_eq!(verbs.asker(include_bytes!("../../tests/golden/simulate-request.json")), None);
+    assert_eq!(verbs.asker(&synthetic::request("cpu", 1, ["gpu-node-0"])), None, "it asks for no GPU");
+}

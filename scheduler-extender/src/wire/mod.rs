@@ -11,6 +11,7 @@ mod answer;
 mod names;
 mod preempt;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use stowage_shared::host::Host;
@@ -41,12 +42,16 @@ pub struct ExtenderArgs<'a> {
     node_names: Option<Vec<Name<'a>>>,
 }
 
-/// The same, but for the nodes.
+/// The same, and of the nodes only whether there are any.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct AboutPod {
     #[serde(alias = "pod", default)]
     pod: Option<Pod>,
+    #[serde(alias = "nodes", default)]
+    nodes: Option<IgnoredAny>,
+    #[serde(alias = "nodenames", alias = "nodeNames", default)]
+    node_names: Option<IgnoredAny>,
 }
 
 /// API objects of nodes.
@@ -177,13 +182,10 @@ pub fn read_args(body: &[u8]) -> Result<Asked<'_>, WireError> {
     Ok(Asked { pod, names, nodes })
 }
 
-/// Reads only which pod a request to filter or prioritize is about.
-///
-/// # Errors
-/// [`WireError`].
-pub fn read_pod(body: &[u8]) -> Result<Pod, WireError> {
-    let AboutPod { pod } = read(body)?;
-    pod.ok_or(WireError::NoPod)
+/// Reads only which pod kube-scheduler wants to place; `None` also where whole nodes mean a simulation.
+pub fn read_asker(body: &[u8]) -> Option<Pod> {
+    let AboutPod { pod, nodes, node_names } = read(body).ok()?;
+    pod.filter(|_| nodes.is_none() || node_names.is_some())
 }
 
 /// Reads a request to bind.

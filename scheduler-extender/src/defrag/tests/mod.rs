@@ -50,7 +50,7 @@ fn search(cluster: &mut Cluster, pod: &Value) -> Result<Moved, BTreeSet<&'static
     let snapshot = snapshot(cluster);
     let want = want(&pod, &snapshot).unwrap();
     let mut found = Found::default();
-    let now = cluster.now.monotonic;
+    let now = cluster.now;
     for node in snapshot.nodes() {
         let look = Look { book: &cluster.book, state: &cluster.state, snapshot: &snapshot, now };
         found.look(&look, &pod, &want, &node.name);
@@ -58,6 +58,6 @@ fn search(cluster: &mut Cluster, pod: &Value) -> Result<Moved, BTreeSet<&'static
     if found.fits() {
         Err(BTreeSet::from(["it fits"]))
     } else {
-        found.best(&cluster.book, &snapshot, &pod, now)
+        found.best(&cluster.book, &snapshot, &pod, now.monotonic)
     }
 }

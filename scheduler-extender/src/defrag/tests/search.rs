@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::search::{NO_OTHER_PLACE, NO_POD_HELPS};
 use super::*;
-use crate::preempt::tests::{THREE, cluster, protect, unschedulable};
+use crate::preempt::tests::{THREE, cluster, leaves, protect, unschedulable};
 use crate::synthetic::{SLICE, gpu_node_name};
 
 /// A pod that stays whatever happens.
@@ -54,7 +54,7 @@ fn a_pod_that_must_stay_says_why() {
     check(crowded(annotation(safe, "false")), Err(&["not_safe_to_evict"]));
     check(crowded(|pod| pod["metadata"]["ownerReferences"] = json!([])), Err(&["no_controller"]));
     check(
-        crowded(|pod| pod["metadata"]["deletionTimestamp"] = "2026-11-24T09:00:00Z".into()),
+        crowded(|pod| pod["metadata"]["deletionTimestamp"] = "2020-11-24T09:00:00Z".into()),
         Err(&["does_not_run"]),
     );
     check(crowded(|pod| pod["status"]["phase"] = "Pending".into()), Err(&["does_not_run"]));
@@ -104,6 +104,28 @@ fn nobody_is_moved_where_one_move_is_not_enough_or_none_is_needed() {
     check(cluster, Err(&[NO_POD_HELPS]));
     let mut roomy = crowded(|_| {});
     roomy.gone("half");
+    check(roomy, Err(&["it fits"]));
+}
+
+/// Somebody was moved although a pod that the waiting one fits in the place of was ending already.
+#[test]
+fn nobody_is_moved_where_room_is_being_made_already() {
+    for (seconds, want) in [(30, Err(&["it fits"][..])), (3600, Ok(("small", 1)))] {
+        let mut half = crowded(|_| {});
+        half.gone("half");
+        let mut pod = tenant("half", THREE, firm);
+        leaves(&half, &mut pod, seconds);
+        assert!(put(&mut half, &mut pod, &gpu_node_name(0)));
+        check(half, want);
+    }
+    // Only what it takes of the node's CPU is in the way.
+    let mut roomy = crowded(|_| {});
+    roomy.gone("half");
+    let mut plain = asks("plain", "example.com/disk", 1, &json!({ "nodeName": gpu_node_name(0) }));
+    plain["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "16".into();
+    roomy.tell(&plain);
+    leaves(&roomy, &mut plain, 30);
+    roomy.tell(&plain);
     check(roomy, Err(&["it fits"]));
 }
 

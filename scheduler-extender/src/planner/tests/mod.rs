@@ -1,5 +1,6 @@
 //! What the planner decides, first for single pods and then in a world where everything happens at random.
 
+mod course;
 mod rules;
 mod world;
 

@@ -65,6 +65,44 @@ fn our_own_nomination_counts_at_once_and_then_as_the_watch_tells_it() {
     assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4);
 }
 
+/// A list after a break in the watch.
+fn list(state: &mut State, pods: &[&Pod], now: Now) {
+    let pods = pods.iter().map(|&pod| Change::Listed(pod.clone()));
+    let list = std::iter::once(Change::ListBegins).chain(pods).chain([Change::ListEnds]);
+    list.for_each(|change| state.apply(Event::Pod(change), now));
+}
+
+/// Room was kept for ever that a list had told back, or whose pod it lacked.
+#[test]
+fn what_a_list_tells_of_our_own_nomination_counts_as_well() {
+    let now = start();
+    let mut state = synthetic::state(1, 0, now);
+    let pod = waiting("a", synthetic::WHOLE, 3, 0, "");
+    state.apply(pod_applied(&pod), now);
+    state.nominate("a", NODE);
+    list(&mut state, &[&Pod { nominated: NODE.to_owned(), ..pod.clone() }], now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+    state.apply(pod_applied(&pod), now);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4, "kube-scheduler took it back");
+    state.nominate("a", NODE);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+    list(&mut state, &[], now);
+    assert_eq!((room(&mut state, 0, "x", synthetic::WHOLE), state.nominated("a")), (4, None));
+}
+
+#[test]
+fn room_is_kept_again_for_a_pod_that_was_not_bound_in_time_elsewhere() {
+    let now = start();
+    let mut state = synthetic::state(2, 0, now);
+    let pod = waiting("a", synthetic::WHOLE, 3, 0, NODE);
+    state.apply(pod_applied(&pod), now);
+    assert!(matches!(state.choose(&pod, "gpu-node-1", now), Ok(Choice::Planned(..))));
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 4, "it has its place elsewhere");
+    let later = later(now, i64::try_from(stowage_shared::contract::ASSUMPTION_TTL.as_secs()).unwrap());
+    state.expire(later);
+    assert_eq!(room(&mut state, 0, "x", synthetic::WHOLE), 1);
+}
+
 #[test]
 fn a_pod_that_is_bound_or_gone_keeps_no_room_by_nomination() {
     let now = start();
