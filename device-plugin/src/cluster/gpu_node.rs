@@ -3,6 +3,9 @@
 //! Nothing is published before pod-resources has answered once: a restarted plugin that does not know yet who
 //! holds what must not say that nobody does.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ use stowage_shared::gpu_node::{GpuNodeStatus, KIND, PLURAL};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::when::When;
+use super::when::{News, When};
 use super::{status, trouble};
 use crate::metrics::GpuNodeWrite;
 use crate::plugin::Plugin;
@@ -59,9 +62,13 @@ pub async fn publish(
         let used = usage.borrow_and_update().clone();
         let news = |uid: &str| {
             let book = book.borrow_and_update();
-            (status::of(&book, uid, &used), book.unplanned())
+            News {
+                status: status::of(&book, uid, &used),
+                unplanned: book.unplanned(),
+                awaited: book.awaits_holders(),
+            }
         };
-        match writer.write(news).await {
+        match writer.write(begun, news).await {
             Ok(written) => {
                 if written {
                     plugin.metrics.gpu_node_written(GpuNodeWrite::Written);
@@ -165,39 +172,42 @@ impl Writer {
         }
     }
 
-    /// Writes the status if it is due or has changed, as [`When`] says. `news` are the status and how many allocations were not
-    /// as planned. True if it was written.
-    async fn write(&mut self, news: impl FnOnce(&str) -> (GpuNodeStatus, u64)) -> Result<bool, WriteError> {
-        if self.when.is_due(Instant::now()) {
-            // A Node that was deleted and made again has another UID: looked at anew with each heartbeat.
-            self.node_uid = None;
-        }
+    /// Writes the status if it is due or has changed, as [`When`] says; `news` makes it of the Node's UID. True if it was
+    /// written.
+    async fn write(&mut self, now: Instant, news: impl FnOnce(&str) -> News) -> Result<bool, WriteError> {
         let uid = match &self.node_uid {
-            Some(uid) => uid.clone(),
-            None => self.read_node_uid().await?,
+            Some(uid) if !self.when.is_node_due(now) => uid.clone(),
+            _ => self.read_node_uid(now).await?,
         };
-        self.node_uid = Some(uid.clone());
-        let (status, unplanned) = news(&uid);
-        if !self.when.is_now(&status, unplanned, Instant::now()) {
+        let mut news = news(&uid);
+        if !self.when.is_now(&news, now) {
             return Ok(false);
         }
-        if !self.patch(&status).await? {
+        if !self.patch(&news.status).await? {
+            // It may have gone with its Node. One that names the old Node as its owner would be removed at once.
+            let uid = self.read_node_uid(now).await?;
             self.create(&uid).await?;
-            if !self.patch(&status).await? {
+            news.status.node_uid = uid;
+            if !self.patch(&news.status).await? {
                 return Err(WriteError::MissingCrd);
             }
         }
-        self.when.written(status, unplanned, Instant::now());
+        self.when.written(news, now);
         Ok(true)
     }
 
-    async fn read_node_uid(&self) -> Result<String, WriteError> {
+    /// Reads the UID that the Node has now; where that fails, none is known.
+    async fn read_node_uid(&mut self, now: Instant) -> Result<String, WriteError> {
+        self.node_uid = None;
         let node = match call(self.nodes.get_metadata(&self.node)).await? {
             Ok(node) => node,
             Err(error) if is_not_found(&error) => return Err(WriteError::NoNode(self.node.clone())),
             Err(error) => return Err(WriteError::Node(error)),
         };
-        node.metadata.uid.ok_or_else(|| WriteError::NoNode(self.node.clone()))
+        let uid = node.metadata.uid.ok_or_else(|| WriteError::NoNode(self.node.clone()))?;
+        self.node_uid = Some(uid.clone());
+        self.when.node_read(now);
+        Ok(uid)
     }
 
     /// Replaces the status; false if there is no such object.

@@ -18,11 +18,10 @@ impl Live {
     ) -> Result<Vec<(GpuUuid, Seen)>, NvmlFault> {
         self.were_ours = self.slices.as_ref().map(|slices| slices.ours()).unwrap_or_default();
         let look = self.session.look().await?;
-        let seen = self.known.take(look, &in_use());
         if let Some(slices) = &self.slices {
-            slices.forget_missing(&self.were_ours, &self.known.reading());
+            slices.forget_missing(&self.were_ours, &look);
         }
-        Ok(seen)
+        Ok(self.known.take(look, &in_use()))
     }
 
     /// Looks, takes note of what is seen, and publishes what follows. NVML that fails is opened again once.

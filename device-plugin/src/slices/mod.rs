@@ -80,7 +80,12 @@ impl SliceError {
         matches!(
             self,
             Self::NoRoom(_)
-                | Self::Provide(ProvideError::Busy { .. } | ProvideError::InUse | ProvideError::Taken(_))
+                | Self::Provide(
+                    ProvideError::Busy { .. }
+                        | ProvideError::InUse
+                        | ProvideError::Booked(_)
+                        | ProvideError::Taken(_)
+                )
         )
     }
 }
@@ -186,7 +191,7 @@ impl Slices {
         }
         if parts.is_empty() {
             for gpu in gpus.iter().filter(|gpu| inventory.cut_on_demand(gpu).is_some()) {
-                patiently(deadline, plugin, || self.make_whole(&inventory, gpu)).await?;
+                patiently(deadline, plugin, || self.make_whole(plugin, &inventory, gpu)).await?;
             }
         }
         Ok(parts)
@@ -210,10 +215,17 @@ impl Slices {
     }
 
     /// Makes an elastic GPU whole, for somebody who has it so.
-    async fn make_whole(&self, inventory: &Inventory, gpu: &GpuUuid) -> Result<(), SliceError> {
+    async fn make_whole(
+        &self,
+        plugin: &Arc<Plugin>,
+        inventory: &Inventory,
+        gpu: &GpuUuid,
+    ) -> Result<(), SliceError> {
         let (index, gpu, store) = (index(inventory, gpu)?, gpu.clone(), self.store.clone());
+        let plugin = plugin.clone();
         let call = self.session.call(About::Gpu(index), move |nvml| {
-            store.with(&gpu, |ours| make_whole(&OneGpu(nvml, index), &gpu, ours))
+            let booked = booked(&plugin, &gpu);
+            store.with(&gpu, |ours| make_whole(&OneGpu(nvml, index), &gpu, &booked, ours))
         });
         Ok(call.await?.ok_or(SliceError::NoNvml)??)
     }
@@ -228,16 +240,9 @@ impl Slices {
     ) -> Result<Built, SliceError> {
         let Booking { gpu, slice } = booking.clone();
         let index = index(inventory, &gpu)?;
-        let (book, token, store) = (plugin.clone(), token.map(str::to_owned), self.store.clone());
+        let (plugin, token, store) = (plugin.clone(), token.map(str::to_owned), self.store.clone());
         let call = self.session.call(About::Gpu(index), move |nvml| {
-            // Read when its turn has come: others may have been built or booked meanwhile.
-            let booked: Vec<MigSlice> = book
-                .book
-                .borrow()
-                .bookings()
-                .filter(|(_, of)| of.gpu == gpu)
-                .map(|(_, of)| of.slice.clone())
-                .collect();
+            let booked = booked(&plugin, &gpu);
             let wanted = Wanted { gpu: &gpu, slice: &slice, token: token.as_deref() };
             store.with(&gpu, |ours| provide(&OneGpu(nvml, index), wanted, &booked, ours))
         });
@@ -260,6 +265,13 @@ async fn patiently<T, F: Future<Output = Result<T, SliceError>>>(
             result => return result,
         }
     }
+}
+
+/// The slices of a GPU that tokens in use stand for. Read when a call's turn has come: others may have been built or booked
+/// since it was made.
+fn booked(plugin: &Plugin, gpu: &GpuUuid) -> Vec<MigSlice> {
+    let book = plugin.book.borrow();
+    book.bookings().filter(|(_, of)| &of.gpu == gpu).map(|(_, of)| of.slice.clone()).collect()
 }
 
 fn index(inventory: &Inventory, gpu: &GpuUuid) -> Result<u32, SliceError> {

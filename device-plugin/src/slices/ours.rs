@@ -7,7 +7,7 @@ use stowage_shared::mig::MigSlice;
 use super::Slices;
 use super::provide::ProvideError;
 use super::store::Store;
-use crate::nvml::{Built, Instance, Reading};
+use crate::nvml::{Built, Instance, Look, Reading};
 
 /// An instance of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,24 +67,25 @@ impl Slices {
     }
 
     /// Forgets those of `before`, taken before the look, that it did not find: a reset of the GPU took them, or somebody
-    /// else. What others build in their place is not ours.
-    pub fn forget_missing(&self, before: &[OurInstance], reading: &Reading) {
-        for gpu in &reading.gpus {
+    /// else. What others build in their place is not ours. Of a GPU that did not answer this time nothing is forgotten:
+    /// what is known of it is older than `before`.
+    pub fn forget_missing(&self, before: &[OurInstance], look: &Look) {
+        for (gpu, _) in look.gpus.iter().flatten() {
             let Some(mig) = gpu.mig.as_ref().filter(|mig| mig.enabled) else { continue };
             let is_gone = |ours: &OurInstance| {
                 let there = mig.instances.iter().any(|instance| ours.is(instance));
                 ours.gpu == gpu.uuid && !there && before.contains(ours)
             };
-            let mut left = self.store.of(&gpu.uuid);
-            let all = left.len();
-            left.retain(|ours| !is_gone(ours));
-            if left.len() != all {
-                tracing::warn!(
-                    gpu = gpu.index,
-                    lost = all - left.len(),
-                    "MIG instances of Stowage's are gone: a reset, or somebody took them down."
-                );
-                if let Err(error) = self.store.set(&gpu.uuid, &left) {
+            match self.store.forget(is_gone) {
+                Ok(0) => {}
+                Ok(lost) => {
+                    tracing::warn!(
+                        gpu = gpu.index,
+                        lost,
+                        "MIG instances of Stowage's are gone: a reset, or somebody took them down."
+                    );
+                }
+                Err(error) => {
                     tracing::error!(%error, "Which MIG instances are Stowage's cannot be written down.");
                 }
             }

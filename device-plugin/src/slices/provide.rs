@@ -35,6 +35,9 @@ pub enum ProvideError {
     /// The GPU is cut by somebody else.
     #[error("the GPU cannot be had whole: somebody else has built MIG instances on it")]
     NotWhole,
+    /// Somebody has a slice of the GPU: the kubelet handed the rest out with counts that were some seconds old.
+    #[error("the GPU cannot be had whole yet: a pod has {} at {} of it", .0.profile, .0.start)]
+    Booked(MigSlice),
     /// Another error of the driver.
     #[error("the driver refuses: {0}")]
     Driver(#[from] NvmlError),
@@ -116,13 +119,22 @@ pub fn provide(
     }
 }
 
-/// Makes a GPU whole again: takes down what is ours, and switches MIG mode off.
+/// Makes a GPU whole again: takes down what is ours, and switches MIG mode off. `booked` are its slices that tokens in
+/// use stand for: while there are any, it stays as it is, whether or not a process runs on them just now.
 ///
 /// # Errors
 /// [`ProvideError`]; some instances may be gone by then.
-pub fn make_whole(cut: &impl Cut, gpu: &GpuUuid, ours: &mut Ours<'_>) -> Result<(), ProvideError> {
+pub fn make_whole(
+    cut: &impl Cut,
+    gpu: &GpuUuid,
+    booked: &[MigSlice],
+    ours: &mut Ours<'_>,
+) -> Result<(), ProvideError> {
     if !cut.is_cut()? {
         return Ok(());
+    }
+    if let Some(slice) = booked.first() {
+        return Err(ProvideError::Booked(slice.clone()));
     }
     let there = cut.instances()?;
     ours.forget_missing(gpu, &there);

@@ -95,6 +95,21 @@ impl Store {
         })
     }
 
+    /// Leaves out those that are gone, and writes the rest down; how many they were. One step, so that nothing is lost
+    /// that somebody else writes meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// As of [`Store::set`].
+    pub(super) fn forget(&self, is_gone: impl Fn(&OurInstance) -> bool) -> io::Result<usize> {
+        let mut gone = 0;
+        self.change(|content| {
+            let before = content.instances.len();
+            content.instances.retain(|ours| !is_gone(ours));
+            gone = before - content.instances.len();
+        })?;
+        Ok(gone)
+    }
+
     /// Replaces the bookings by what they are when nobody else writes. Blocks.
     ///
     /// # Errors

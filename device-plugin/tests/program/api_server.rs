@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::Value;
-use stowage_stand_ins::api_server::resources::{GPU_NODES, known};
-use stowage_stand_ins::api_server::{ApiError, Attributes, Fault};
+use serde_json::{Value, json};
+use stowage_stand_ins::api_server::resources::{GPU_NODES, NODES, known};
+use stowage_stand_ins::api_server::{ApiError, Attributes, DeleteOptions, Fault};
 
 use crate::harness::*;
 
@@ -88,6 +88,27 @@ async fn a_node_name_that_is_none_is_named() {
     let log = plugin.until_said("The GpuNode cannot be written").await;
     assert!(log.contains("Node n2 is not there"), "{log}");
     assert!(log.contains("is --node-name (NODE_NAME) the Node's name?"), "{log}");
+}
+
+/// The API server removes a GpuNode with the Node that owns it, and the plugin's pod may live through that: it once made
+/// the next one with the same owner, which was removed as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_made_again_gets_a_gpu_node_of_its_own() {
+    let node = Node::new(vec![a100().times(2)]).await;
+    let _plugin = node.ready(&[]).await;
+    let store = node.api.store();
+    store.delete(&NODES, "", NODE, &DeleteOptions::default()).unwrap();
+    let made = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE } });
+    let uid = store.create(&NODES, "", made).unwrap().uid().to_owned();
+    store.delete(&GPU_NODES, "", NODE, &DeleteOptions::default()).unwrap();
+    node.visible_in("p", GPU, 1).await;
+    eventually("the new Node owns it, and it is about the new Node", || async {
+        let object = store.get(&GPU_NODES, "", NODE);
+        object.is_ok_and(|object| {
+            object["metadata"]["ownerReferences"][0]["uid"] == uid && object["status"]["nodeUid"] == uid
+        })
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

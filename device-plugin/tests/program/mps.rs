@@ -74,7 +74,8 @@ async fn a_daemon_is_started_and_its_clients_are_told_where_it_is() {
     let limit = |gpu: u32| format!("set_default_device_pinned_mem_limit {gpu} 10240M");
     assert_eq!(node.told(), [limit(0), limit(1), "set_default_active_thread_percentage 25".to_owned()]);
     assert_eq!(node.compute_modes(), [3, 3], "EXCLUSIVE_PROCESS");
-    assert!(node.0.path("mps/.ready").exists() && node.folder().join(".started").exists());
+    assert!(node.folder().join(".started").exists());
+    eventually("others are told too", || async { node.0.path("mps/.ready").exists() }).await;
 
     // As NVIDIA's plugin answers, field by field: its internal/plugin/mps.go.
     let container = node.0.run_pod("p", SHARED, 1, |_| None).await.unwrap();

@@ -1,7 +1,10 @@
 //! MIG slices that are built when a pod has got them.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
+use kubelet_api::device_plugin::device_plugin_client::DevicePluginClient;
+use kubelet_api::device_plugin::{AllocateRequest, ContainerAllocateRequest};
 use stowage_shared::plan::Plan;
 use stowage_stand_ins::api_server::Part;
 use stowage_stand_ins::api_server::resources::PODS;
@@ -23,7 +26,8 @@ pub async fn node() -> Node {
     node_of(vec![a100().with_mig(&[])]).await
 }
 
-async fn node_of(gpus: Vec<nvml_simulator::description::GpuDescription>) -> Node {
+/// A node of these GPUs, whose MIG instances have device nodes.
+pub async fn node_of(gpus: Vec<nvml_simulator::description::GpuDescription>) -> Node {
     let node = Node::new(gpus).await;
     let mut minors = String::from("config 1\nmonitor 2\n");
     for id in 0..15 {
@@ -262,6 +266,36 @@ async fn an_elastic_gpu_is_what_its_first_user_makes_it() {
     // Each resource is told on a stream of its own.
     node.until_allocatable(TENTH, 0).await;
     assert_eq!(counted(), [0, 4, 0]);
+}
+
+/// A kubelet that does not know yet that the GPU is cut: what it asks and gets then.
+async fn asked_for_a_whole_gpu(node: &Node) -> Result<(), tonic::Status> {
+    let is_it = |socket: &PathBuf| socket.file_name().unwrap().to_string_lossy().starts_with("stowage-gpu-");
+    let socket = node.sockets().into_iter().find(is_it).unwrap();
+    let channel = kubelet_api::endpoint(&socket).unwrap().connect().await.unwrap();
+    let container_requests = vec![ContainerAllocateRequest { devices_ids: node.gpus().await }];
+    let request = AllocateRequest { container_requests };
+    DevicePluginClient::new(channel).allocate(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slice_that_a_pod_has_is_not_taken_down_for_one_that_wants_the_gpu_whole() {
+    const TENTH: &str = "nvidia.com/mig-1g.10gb";
+    let node = node_of(vec![nvml_simulator::description::GpuDescription::new("h100-80gb")]).await;
+    let _plugin = node.ready_with_file(ELASTIC).await;
+    node.until_allocatable(TENTH, 7).await;
+    node.visible_in("slice", TENTH, 1).await;
+    let before = instances(&node);
+    assert_eq!(before.len(), 1);
+    // No process runs in the slice just now.
+    let refused = asked_for_a_whole_gpu(&node).await.unwrap_err();
+    let text = "the GPU cannot be had whole yet: a pod has 1g.10gb at ";
+    assert!(refused.message().contains(text), "{refused}");
+    assert_eq!(instances(&node), before);
+    node.remove_pod("slice");
+    node.until_allocatable(GPU, 1).await;
+    asked_for_a_whole_gpu(&node).await.unwrap();
+    assert!(!is_cut(&node));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,8 +84,8 @@ impl Setting {
         act(&self.gpu, &mut Ours { instances: &mut self.ours, keep: &mut keep })
     }
 
-    fn make_whole(&mut self) -> Result<(), ProvideError> {
-        self.with(|gpu, ours| make_whole(gpu, &uuid(), ours))
+    fn make_whole(&mut self, booked: &[MigSlice]) -> Result<(), ProvideError> {
+        self.with(|gpu, ours| make_whole(gpu, &uuid(), booked, ours))
     }
 
     fn provide(&mut self, wanted: &MigSlice, booked: &[MigSlice]) -> Result<Built, ProvideError> {
@@ -128,12 +128,26 @@ fn a_gpu_is_cut_and_made_whole_again_unless_somebody_else_has_cut_it() {
     *setting.gpu.whole.borrow_mut() = true;
     setting.provide(&slice("1g.5gb", 0), &[]).unwrap();
     assert!(setting.gpu.is_cut().unwrap());
-    setting.make_whole().unwrap();
+    setting.make_whole(&[]).unwrap();
     assert_eq!((setting.gpu.is_cut().unwrap(), setting.kept.len()), (false, 0));
     setting.provide(&slice("1g.5gb", 0), &[]).unwrap();
     setting.gpu.build(&slice("3g.20gb", 4)).unwrap();
-    assert!(matches!(setting.make_whole(), Err(ProvideError::NotWhole)));
+    assert!(matches!(setting.make_whole(&[]), Err(ProvideError::NotWhole)));
     assert_eq!(setting.gpu.instances.borrow().len(), 2);
+}
+
+/// A process that is started again leaves its slice idle for a moment, which once was enough to lose it.
+#[test]
+fn a_gpu_is_not_made_whole_while_somebody_has_a_slice_of_it() {
+    let mut setting = Setting::new();
+    let one = slice("1g.5gb", 2);
+    let built = setting.provide(&one, &[]).unwrap();
+    let error = setting.make_whole(std::slice::from_ref(&one)).unwrap_err();
+    assert_eq!(error.to_string(), "the GPU cannot be had whole yet: a pod has 1g.5gb at 2 of it");
+    assert_eq!((setting.gpu.instances.borrow()[0].id, setting.kept.len()), (built.gpu_instance_id, 1));
+    setting.make_whole(&[]).unwrap();
+    assert!(!setting.gpu.is_cut().unwrap());
+    setting.make_whole(&[one]).expect("it is whole already");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | a GPU is lost, at the start or later | [`lost`] |
 //! | an NVML call hangs | [`hanging_call`] |
 //! | memory fails; the driver wants a reset | [`memory`] |
+//! | a GPU with slices on demand does not answer one look | [`missed_look`] |
 //! | an instance is destroyed behind our back | [`instance_destroyed`] |
 //! | the driver refuses to create an instance | [`creation_refused`] |
 //! | the CDI folder cannot be written | [`cdi_folder`] |
@@ -21,6 +22,7 @@ mod instance_destroyed;
 mod kubelet;
 mod lost;
 mod memory;
+mod missed_look;
 mod xids;
 
 use crate::harness::*;
