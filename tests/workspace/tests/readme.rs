@@ -26,7 +26,7 @@ fn the_readme_lists_the_values_of_the_code() {
         ),
         (
             "scheduler extender: the map",
-            format!("port {EXTENDER_MAP_PORT}, on 127.0.0.1 unless told otherwise"),
+            format!("port {EXTENDER_MAP_PORT}, on 127.0.0.1 with the chart; without it off"),
         ),
         ("largest manifest to try on the map", format!("{MAP_BODY_MAX_BYTES} bytes")),
         ("readers of the map, at most", format!("{MAP_READERS_MAX}")),
