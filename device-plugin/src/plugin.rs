@@ -4,14 +4,19 @@
 //! subscribes. What an event means is logged and counted here, in one place, so that the two cannot drift apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
 use stowage_shared::resource::ResourceName;
 use tokio::sync::{Notify, watch};
 
 use crate::answer::AnswerRules;
 use crate::book::{Book, Event, Notice, PodSeen};
+use crate::config::{Config, GpuNames};
 use crate::inventory::{Inventory, ListedDevice};
 use crate::metrics::Metrics;
 
@@ -23,6 +28,8 @@ pub struct Plugin {
     answers: Mutex<Arc<AnswerRules>>,
     /// Whether a container may ask for one share only.
     pub fail_requests_greater_than_one: bool,
+    /// Which resources are GPUs.
+    pub gpu_names: GpuNames,
     /// What is counted.
     pub metrics: Metrics,
     /// Wakes the task that asks pod-resources: something was allocated, or a pod went.
@@ -36,21 +43,28 @@ pub struct Plugin {
 
 impl Plugin {
     /// Nothing has happened yet.
-    pub fn new(book: Book, answers: AnswerRules, fail_requests_greater_than_one: bool) -> Self {
+    pub fn new(book: Book, answers: AnswerRules, config: &Config) -> Self {
+        let one_share = config.sharing.as_ref().is_some_and(|sharing| sharing.fail_requests_greater_than_one);
         let waits = Some("it is not registered with the kubelet yet".to_owned());
         let offered = book.inventory().resources().into_iter().map(|resource| (resource, waits.clone()));
-        let plugin = Self {
+        Self {
             offered: Mutex::new(offered.collect()),
             book: watch::Sender::new(book),
             answers: Mutex::new(Arc::new(answers)),
-            fail_requests_greater_than_one,
+            fail_requests_greater_than_one: one_share,
+            gpu_names: config.gpu_names(),
             metrics: Metrics::default(),
             holders_changed: Notify::new(),
             gpus_fault: Mutex::default(),
             started: Instant::now(),
-        };
-        plugin.count_devices();
-        plugin
+        }
+    }
+
+    /// Makes what is counted readable.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        self.metrics.register(registry);
+        // A registry asks its collectors before those below it, and the plugin's metrics are in one below.
+        registry.register_collector(Box::new(Recount(self.clone())));
     }
 
     /// How devices are told to containers.
@@ -76,13 +90,11 @@ impl Plugin {
     /// Lets there be other GPUs, or other health, from now on.
     pub fn set_inventory(&self, inventory: Inventory) {
         self.record(Event::Inventory(Arc::new(inventory)));
-        self.count_devices();
     }
 
     fn count_devices(&self) {
         let book = self.book.borrow();
-        let known: Vec<ResourceName> = self.offered().keys().cloned().collect();
-        for resource in self.resources(&book).into_iter().chain(known) {
+        for resource in self.resources(&book) {
             self.metrics.count_devices(&resource, &self.listed(&book, &resource));
         }
     }
@@ -151,6 +163,7 @@ impl Plugin {
     /// A resource has no device left: that it is not offered is no fault.
     pub fn forget_offered(&self, resource: &ResourceName) {
         self.offered().remove(resource);
+        self.metrics.count_devices(resource, &[]);
     }
 
     /// Says why the GPUs cannot be read or offered; `None` once they can.
@@ -175,5 +188,22 @@ impl ops::http::Health for Plugin {
             .filter_map(|(resource, why)| why.as_ref().map(|why| format!("{resource}: {why}")))
             .collect();
         if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+    }
+}
+
+/// Counts the devices whenever somebody reads the metrics: what the kubelet hears of them follows every pod that comes
+/// or goes.
+struct Recount(Arc<Plugin>);
+
+impl fmt::Debug for Recount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recount")
+    }
+}
+
+impl Collector for Recount {
+    fn encode(&self, _: DescriptorEncoder<'_>) -> fmt::Result {
+        self.0.count_devices();
+        Ok(())
     }
 }

@@ -66,7 +66,8 @@ pub struct GpuDescription {
     /// `GPU-<uuid>`; derived from seed, name, index and model if absent. Only for a single GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
-    /// Total memory in MiB; the model's if absent.
+    /// Total memory in MiB; the model's if absent. 0 is for a GPU without MIG that does not tell, as one that shares the
+    /// machine's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
     /// The NUMA node it is attached to; none if absent.

@@ -36,10 +36,6 @@ use crate::config::{CdiConfig, CdiFeature, Config, DeviceIdStrategy, Extra};
 use crate::inventory::{Inventory, PartDetail};
 use crate::nvml::pci_folder;
 
-/// Device nodes that every container with a GPU gets, those of them that there are.
-const CONTROL_NODES: [&str; 4] =
-    ["dev/nvidia-modeset", "dev/nvidia-uvm-tools", "dev/nvidia-uvm", "dev/nvidiactl"];
-
 /// Why there are no CDI specs.
 #[derive(Debug, thiserror::Error)]
 pub enum CdiError {
@@ -87,6 +83,17 @@ impl CdiError {
     }
 }
 
+/// The device nodes that come with a kernel module or a program, those of them that there are now: with others, specs are
+/// to be written anew. None where no strategy uses CDI.
+pub fn passing_nodes(config: &Config) -> Vec<DeviceNode> {
+    if !config.uses_cdi() {
+        return Vec::new();
+    }
+    let nodes = Nodes::of(config);
+    let extras = config.extras.iter().flat_map(|extra| nodes.of_extra(*extra));
+    nodes.control().into_iter().chain(extras).collect()
+}
+
 /// What is known of a machine before its inventory, and stays.
 #[derive(Debug, Clone)]
 pub struct Specs {
@@ -106,12 +113,10 @@ pub struct Specs {
 impl Specs {
     /// What the configuration says; `None` where no strategy uses CDI.
     pub fn of(config: &Config, driver_version: &str) -> Option<Self> {
-        if !config.device_list_strategies.iter().any(|strategy| strategy.is_cdi()) {
+        if !config.uses_cdi() {
             return None;
         }
         let seen = config.container_driver_root.clone();
-        // A driver container has its own device nodes; else they are the host's, mounted at the usual place.
-        let dev = if seen.join("dev").is_dir() { seen.clone() } else { "/".into() };
         let hook = config.cdi.hook.clone();
         let is_there = config.cdi.hook_is_given || in_root(&seen, &hook).is_file() || hook.is_file();
         if !is_there {
@@ -121,12 +126,7 @@ impl Specs {
             id_strategy: config.device_id_strategy,
             extras: config.extras.clone(),
             host: config.driver_root.clone(),
-            nodes: Nodes {
-                seen: dev,
-                host: config.dev_root.clone(),
-                additional_gids: !config.cdi.features.contains(&CdiFeature::NoAdditionalGids),
-                look: nodes::look,
-            },
+            nodes: Nodes::of(config),
             hooks: Hooks { program: is_there.then_some(hook), disabled: config.cdi.disabled_hooks.clone() },
             driver_version: driver_version.to_owned(),
             procfs: config.procfs.clone(),
@@ -165,11 +165,6 @@ impl Specs {
             let spec = self.extras.contains(&extra).then(|| self.extra_spec(extra)).flatten();
             if spec.is_some() {
                 found.insert(extra);
-            } else if self.extras.contains(&extra) {
-                tracing::warn!(
-                    class = extra.cdi_class(),
-                    "It is asked for, and this node has no such devices: CDI does without."
-                );
             }
             self.put(extra.cdi_class(), spec)?;
         }
@@ -212,8 +207,8 @@ impl Specs {
                 "No libraries of the driver are found, and containers get none by CDI. Is --driver-root-ctr-path right?"
             );
         }
-        let control = CONTROL_NODES.iter().filter_map(|path| self.nodes.existing(path)).collect();
-        let common = render::common(&files, control, (&self.host, &self.driver_version), &self.hooks);
+        let common =
+            render::common(&files, self.nodes.control(), (&self.host, &self.driver_version), &self.hooks);
         Ok((!devices.is_empty()).then(|| Spec::new(format!("{CDI_VENDOR}/gpu"), devices, common)))
     }
 
@@ -264,15 +259,7 @@ impl Specs {
 
     /// The device `all` of an extra; `None` where the machine has no such device.
     fn extra_spec(&self, extra: Extra) -> Option<Spec> {
-        let nodes = match extra {
-            Extra::GdrCopy => self.nodes.existing("dev/gdrdrv").into_iter().collect(),
-            Extra::Gds => self.nodes.matching("dev", "nvidia-fs"),
-            Extra::Mofed => {
-                let mut nodes = self.nodes.matching("dev/infiniband", "uverbs");
-                nodes.extend(self.nodes.existing("dev/infiniband/rdma_cm"));
-                nodes
-            }
-        };
+        let nodes = self.nodes.of_extra(extra);
         if nodes.is_empty() {
             return None;
         }

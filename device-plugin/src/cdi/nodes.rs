@@ -4,6 +4,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::spec::{ContainerEdits, DeviceNode, NodeFacts};
+use crate::config::{CdiFeature, Config, Extra};
+
+/// Device nodes that every container with a GPU gets, those of them that there are.
+const CONTROL: [&str; 4] = ["dev/nvidia-modeset", "dev/nvidia-uvm-tools", "dev/nvidia-uvm", "dev/nvidiactl"];
 
 /// Tells what a path is, if it is a device node: a parameter, since only root can make one.
 pub type Look = fn(&Path) -> Option<NodeFacts>;
@@ -34,6 +38,36 @@ pub struct Nodes {
 }
 
 impl Nodes {
+    /// Where a configuration says that they are.
+    pub fn of(config: &Config) -> Self {
+        // A driver container has its own device nodes; else they are the host's, mounted at the usual place.
+        let own = &config.container_driver_root;
+        Self {
+            seen: if own.join("dev").is_dir() { own.clone() } else { "/".into() },
+            host: config.dev_root.clone(),
+            additional_gids: !config.cdi.features.contains(&CdiFeature::NoAdditionalGids),
+            look,
+        }
+    }
+
+    /// Those that every container with a GPU gets.
+    pub fn control(&self) -> Vec<DeviceNode> {
+        CONTROL.iter().filter_map(|path| self.existing(path)).collect()
+    }
+
+    /// Those of an extra.
+    pub fn of_extra(&self, extra: Extra) -> Vec<DeviceNode> {
+        match extra {
+            Extra::GdrCopy => self.existing("dev/gdrdrv").into_iter().collect(),
+            Extra::Gds => self.matching("dev", "nvidia-fs"),
+            Extra::Mofed => {
+                let mut nodes = self.matching("dev/infiniband", "uverbs");
+                nodes.extend(self.existing("dev/infiniband/rdma_cm"));
+                nodes
+            }
+        }
+    }
+
     /// A node by its path below the root, `dev/nvidia0`, whether or not it is there.
     pub fn node(&self, path: &str) -> DeviceNode {
         DeviceNode {
@@ -52,8 +86,9 @@ impl Nodes {
     pub fn matching(&self, folder: &str, begin: &str) -> Vec<DeviceNode> {
         let entries = std::fs::read_dir(self.seen.join(folder)).into_iter().flatten();
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let names = names.filter(|name| name.starts_with(begin));
-        names.filter_map(|name| self.existing(&format!("{folder}/{name}"))).collect()
+        let mut names: Vec<String> = names.filter(|name| name.starts_with(begin)).collect();
+        names.sort();
+        names.iter().filter_map(|name| self.existing(&format!("{folder}/{name}"))).collect()
     }
 
     /// The edits that give a container these nodes.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::pods::{self, SlimPod};
 use crate::book::PodSeen;
-use crate::inventory::Inventory;
+use crate::config::GpuNames;
 use crate::metrics::Metrics;
 
 /// How long nobody looks again after the API server did not answer: the kubelet's admission waits meanwhile.
@@ -33,7 +33,7 @@ impl PlanLookup {
     }
 
     /// The node's pods, if the API server answers within [`PLAN_LOOKUP`] and was not asked a moment ago.
-    pub async fn look_up(&self, inventory: &Inventory) -> Option<Vec<PodSeen>> {
+    pub async fn look_up(&self, names: &GpuNames) -> Option<Vec<PodSeen>> {
         if !self.may_ask() {
             return None;
         }
@@ -41,7 +41,7 @@ impl PlanLookup {
         let answer = match timeout(PLAN_LOOKUP, self.api.list(&params)).await {
             Ok(Ok(list)) => {
                 let pods = list.items.into_iter();
-                Ok(pods.filter_map(|pod| pods::seen(pod, inventory)).collect::<Vec<_>>())
+                Ok(pods.filter_map(|pod| pods::seen(pod, names)).collect::<Vec<_>>())
             }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer in {PLAN_LOOKUP:?}")),

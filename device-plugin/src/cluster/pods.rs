@@ -13,7 +13,7 @@ use stowage_shared::pod::{PodSpec, PodStatus};
 
 use super::trouble;
 use crate::book::{Event, PodSeen};
-use crate::inventory::Inventory;
+use crate::config::GpuNames;
 use crate::plugin::Plugin;
 use crate::told::AtMostEvery;
 
@@ -49,12 +49,11 @@ pub async fn follow(plugin: Arc<Plugin>, client: kube::Client, node: &str) {
                 }
                 match event {
                     WatchEvent::Init => listed.clear(),
-                    WatchEvent::InitApply(pod) => listed.extend(seen(pod, plugin.book.borrow().inventory())),
+                    WatchEvent::InitApply(pod) => listed.extend(seen(pod, &plugin.gpu_names)),
                     // Only now is the list whole: a half of it would look as if the other half were gone.
                     WatchEvent::InitDone => plugin.record(Event::Pods(std::mem::take(&mut listed))),
                     WatchEvent::Apply(pod) => {
-                        let seen = seen(pod, plugin.book.borrow().inventory());
-                        if let Some(pod) = seen {
+                        if let Some(pod) = seen(pod, &plugin.gpu_names) {
                             plugin.record_pod(pod);
                         }
                     }
@@ -96,13 +95,13 @@ fn chain(error: &watcher::Error) -> String {
 }
 
 /// A pod as the book wants it; `None` for an object that is none.
-pub(super) fn seen(pod: SlimPod, inventory: &Inventory) -> Option<PodSeen> {
+pub(super) fn seen(pod: SlimPod, names: &GpuNames) -> Option<PodSeen> {
     let meta = pod.metadata;
     let key = (meta.namespace?, meta.name?, meta.uid?);
     let created = meta.creation_timestamp.map_or(0, |time| time.0.as_second());
     let annotations = meta.annotations.unwrap_or_default().into_iter().collect();
     let ending = meta.deletion_timestamp.is_some();
-    let is_gpu = |name: &str| inventory.is_gpu(name);
+    let is_gpu = |name: &str| names.has(name);
     let status = pod.status.unwrap_or_default();
     Some(PodSeen { ending, ..PodSeen::on(is_gpu, key, created, annotations, &pod.spec, &status) })
 }

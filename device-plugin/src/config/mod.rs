@@ -28,7 +28,7 @@ pub use file::{CONFIG_FILE_MAX_BYTES, File};
 pub use health::HealthConfig;
 pub use labels::{LabelConfig, LabelTarget};
 pub use mps::MpsConfig;
-pub use names::{NamePattern, ResourceNames};
+pub use names::{GpuNames, NamePattern, ResourceNames};
 pub use per_node::{ChoiceError, Fallback, PerNode};
 pub use sharing::{AllocationPolicy, SharedDevices, SharedResource, Sharing, SharingStrategy};
 
@@ -120,6 +120,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// The names that GPUs can have here.
+    pub fn gpu_names(&self) -> GpuNames {
+        GpuNames::of(&self.names, self.sharing.as_ref())
+    }
+
+    /// Whether containers are told their devices by CDI.
+    pub fn uses_cdi(&self) -> bool {
+        self.device_list_strategies.iter().any(|strategy| strategy.is_cdi())
+    }
+
     /// MPS's folders, where shares are by MPS.
     pub fn mps_in_use(&self) -> Option<&MpsConfig> {
         let by_mps = self.sharing.as_ref().is_some_and(|sharing| sharing.strategy == SharingStrategy::Mps);

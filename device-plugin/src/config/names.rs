@@ -2,11 +2,13 @@
 //!
 //! NVIDIA's plugin reads them and ignores them with a warning; here they do what its documentation says.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use stowage_shared::resource::{NVIDIA_DOMAIN, ResourceName};
 
-use super::ConfigError;
 use super::file::At;
+use super::{ConfigError, Sharing};
 
 /// The names that a configuration gives; where none matches, the usual one stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,6 +37,25 @@ impl ResourceNames {
     /// Whether some pattern gives this name.
     pub fn give(&self, name: &ResourceName) -> bool {
         self.gpus.iter().chain(&self.mig).any(|known| known.name == *name)
+    }
+}
+
+/// The names that a configuration can give GPUs, beside the usual ones: whether or not it gives them to any now, since
+/// somebody may still hold what is no longer offered.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GpuNames(BTreeSet<ResourceName>);
+
+impl GpuNames {
+    /// Those of the two sections that give names.
+    pub fn of(names: &ResourceNames, sharing: Option<&Sharing>) -> Self {
+        let given = names.gpus.iter().chain(&names.mig).map(|known| &known.name);
+        let renamed = sharing.into_iter().flat_map(|sharing| &sharing.resources);
+        Self(given.chain(renamed.filter_map(|shared| shared.rename.as_ref())).cloned().collect())
+    }
+
+    /// Whether a resource is made of GPUs, by its name.
+    pub fn has(&self, name: &str) -> bool {
+        ResourceName::is_standard_gpu(name) || self.0.iter().any(|known| known.as_str() == name)
     }
 }
 

@@ -199,12 +199,6 @@ impl Inventory {
         devices
     }
 
-    /// Whether a resource is made of GPUs: by its name alone, or because this node offers some under it.
-    pub fn is_gpu(&self, name: &str) -> bool {
-        let offers = || self.gpus.iter().flat_map(|gpu| gpu.kind.offers());
-        ResourceName::is_standard_gpu(name) || offers().any(|offer| offer.resource.as_str() == name)
-    }
-
     /// Which shares go together.
     pub fn share_rules(&self) -> ShareRules {
         self.share_rules

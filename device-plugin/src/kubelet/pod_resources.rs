@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Channel;
 
 use crate::book::{Event, Holding};
+use crate::config::GpuNames;
 use crate::plugin::Plugin;
 use crate::told::AtMostEvery;
 
@@ -52,7 +53,7 @@ pub async fn follow(plugin: Arc<Plugin>, socket: &Path) -> Result<(), Fault> {
                 if log.reset() {
                     tracing::info!("The kubelet tells again who holds which devices.");
                 }
-                plugin.record(Event::PodResources { held: holdings(list), asked_at });
+                plugin.record(Event::PodResources { held: holdings(list, &plugin.gpu_names), asked_at });
                 if plugin.book.borrow().awaits_holders() { pace.slower() } else { pace.quiet() }
             }
             Err(error) => {
@@ -117,15 +118,13 @@ async fn list(client: &mut PodResourcesListerClient<Channel>) -> anyhow::Result<
 
 /// What the answer says of GPUs. Names that are no GPU resource are other plugins' business. A GPU resource
 /// counts even if it is not offered any more: whoever holds it still uses the GPU.
-fn holdings(list: ListPodResourcesResponse) -> Vec<Holding> {
+fn holdings(list: ListPodResourcesResponse, names: &GpuNames) -> Vec<Holding> {
     let mut holdings: Vec<Holding> = Vec::new();
     for pod in list.pod_resources {
         for container in pod.containers {
             for devices in container.devices {
                 let name = devices.resource_name;
-                let Some(resource) =
-                    name.parse::<ResourceName>().ok().filter(|_| ResourceName::is_standard_gpu(&name))
-                else {
+                let Some(resource) = name.parse::<ResourceName>().ok().filter(|_| names.has(&name)) else {
                     continue;
                 };
                 // The kubelet makes an entry of its own for each NUMA node, or for each device.
@@ -160,6 +159,17 @@ mod tests {
     use kubelet_api::pod_resources::{ContainerDevices, ContainerResources, PodResources};
 
     use super::*;
+    use crate::config::{NamePattern, ResourceNames, SharedDevices, SharedResource, Sharing};
+
+    /// `big` for GPUs, and `quarter` for shares.
+    fn names() -> GpuNames {
+        let name = |short: &str| format!("nvidia.com/{short}").parse().unwrap();
+        let gpus = vec![NamePattern { pattern: "*".into(), name: name("big") }];
+        let (rename, devices) = (Some(name("quarter")), SharedDevices::All);
+        let resources = vec![SharedResource { name: name("big"), rename, devices, replicas: 4 }];
+        let sharing = Sharing { resources, ..Sharing::default() };
+        GpuNames::of(&ResourceNames { gpus, mig: vec![] }, Some(&sharing))
+    }
 
     #[test]
     fn devices_of_one_resource_are_put_together_and_other_resources_left_out() {
@@ -177,6 +187,9 @@ mod tests {
                     devices: vec![
                         devices("nvidia.com/gpu", &["GPU-b"]),
                         devices("example.com/nic", &["eth0"]),
+                        devices("nvidia.com/hostdev", &["0000:3b:00.0"]),
+                        devices("nvidia.com/quarter", &["GPU-c::1"]),
+                        devices("nvidia.com/big", &["GPU-d"]),
                         devices("nvidia.com/gpu", &["GPU-a"]),
                         devices("nvidia.com/mig-1g.5gb", &["MIG-a"]),
                     ],
@@ -184,7 +197,7 @@ mod tests {
                 }],
             }],
         };
-        let found: Vec<String> = holdings(list)
+        let found: Vec<String> = holdings(list, &names())
             .iter()
             .map(|held| {
                 format!(
@@ -197,7 +210,15 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(found, [r#"ns/p main gpu ["GPU-a", "GPU-b"]"#, r#"ns/p main mig-1g.5gb ["MIG-a"]"#]);
+        assert_eq!(
+            found,
+            [
+                r#"ns/p main gpu ["GPU-a", "GPU-b"]"#,
+                r#"ns/p main quarter ["GPU-c::1"]"#,
+                r#"ns/p main big ["GPU-d"]"#,
+                r#"ns/p main mig-1g.5gb ["MIG-a"]"#,
+            ]
+        );
     }
 
     #[test]

@@ -88,8 +88,7 @@ impl Service {
         }
         self.wait_for(PLAN_WAIT, expected).await;
         if !expected(&self.plugin.book.borrow()) && !*self.stop.borrow() {
-            let inventory = self.plugin.book.borrow().inventory().clone();
-            let found = lookup.look_up(&inventory).await;
+            let found = lookup.look_up(&self.plugin.gpu_names).await;
             for pod in found.into_iter().flatten() {
                 self.plugin.record(Event::FoundPod(pod));
             }

@@ -25,6 +25,8 @@ use stowage_shared::gpu::GpuUuid;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::cdi::passing_nodes;
+use crate::cdi::spec::DeviceNode;
 use crate::cluster::NodeEvents;
 use crate::config::{Config, MigStrategy};
 use crate::health::{Change, Health, Seen};
@@ -63,6 +65,8 @@ pub struct Live {
     made_of: Reading,
     /// What was handed to the book last.
     told: Option<Inventory>,
+    /// The device nodes with which CDI specs were written last.
+    nodes: Vec<DeviceNode>,
     listener: Option<Listener>,
     listening_to: Vec<(u32, GpuUuid)>,
     /// The GPUs of which it was read how they are connected.
@@ -106,6 +110,7 @@ impl Live {
             base: Inventory::default(),
             made_of: Reading::default(),
             told: None,
+            nodes: Vec::new(),
             listener: None,
             listening_to: Vec::new(),
             connected: Vec::new(),
@@ -176,6 +181,7 @@ impl Live {
         }
         let inventory = self.base.clone().judged(self);
         self.told = Some(inventory.clone());
+        self.nodes = passing_nodes(&self.config);
         Ok(inventory)
     }
 

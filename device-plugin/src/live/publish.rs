@@ -6,6 +6,7 @@ use ops::chain;
 use stowage_shared::gpu::GpuUuid;
 
 use super::{Live, tell};
+use crate::cdi::passing_nodes;
 use crate::inventory::{Inventory, Judge};
 use crate::nvml::Reading;
 use crate::plugin::Plugin;
@@ -44,9 +45,11 @@ impl Live {
         }
         let inventory = self.base.clone().judged(self);
         let is_news = self.told.as_ref() != Some(&inventory);
-        if !is_news && self.untold.is_none() {
+        let nodes = passing_nodes(&self.config);
+        if !is_news && self.untold.is_none() && self.nodes == nodes {
             return;
         }
+        self.nodes = nodes;
         let answers = answer_rules(&self.config, &self.made_of, &inventory, self.slices.as_deref());
         let untold = answers.map(|answers| plugin.set_answers(answers)).err().map(|fault| fault.to_string());
         if self.untold != untold {

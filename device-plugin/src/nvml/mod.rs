@@ -13,6 +13,7 @@ mod events;
 mod geometry;
 mod instances;
 mod library;
+mod memory;
 mod mig;
 mod numa;
 mod raw;
@@ -76,7 +77,7 @@ pub struct GpuReading {
     pub minor: u32,
     /// The product name.
     pub model: String,
-    /// Total memory.
+    /// Total memory; 0 where the GPU does not tell, as those that share the machine's.
     pub memory: MemoryMib,
     /// Where it is on the PCI bus, as NVML writes it: `00000000:3B:00.0`.
     pub bus_id: String,
@@ -258,7 +259,7 @@ impl NvmlGpus {
         let fixed = Fixed {
             minor: device.minor_number()?,
             model: device.name()?,
-            memory: MemoryMib::from_bytes(device.memory_info()?.total),
+            memory: memory::of(&self.nvml, device)?.map_or(MemoryMib(0), |memory| memory.total),
             numa_node: numa::node_of(&self.sysfs, &bus_id),
             bus_id,
         };

@@ -12,7 +12,7 @@ use nvml_wrapper::error::{NvmlError, nvml_try};
 use nvml_wrapper_sys::bindings::{
     NVML_GPU_FABRIC_STATE_COMPLETED, NvmlLib, nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t,
     nvmlEventTypeDoubleBitEccError, nvmlEventTypeXidCriticalError, nvmlFieldValue_t, nvmlGpuFabricInfo_t,
-    nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t,
+    nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t, nvmlMemory_t,
 };
 use stowage_shared::gpu::GpuUuid;
 
@@ -51,6 +51,15 @@ pub(super) fn possible_placements(
     // SAFETY: as above; `placements` has room for `count` entries, and NVML writes no more than that.
     nvml_try(unsafe { call(device.handle(), profile_id, placements.as_mut_ptr(), &raw mut count) })?;
     Ok(placements.iter().take(count as usize).map(|placement| (placement.start, placement.size)).collect())
+}
+
+/// A device's memory as every driver tells it, in bytes; what the driver keeps for itself counts as used.
+pub(super) fn memory_info(lib: &NvmlLib, device: &Device<'_>) -> Result<nvmlMemory_t, NvmlError> {
+    let call = symbol(&lib.nvmlDeviceGetMemoryInfo)?;
+    let mut info = nvmlMemory_t { total: 0, free: 0, used: 0 };
+    // SAFETY: the symbol has the signature of NVML's header; the handle is live, and `info` outlives the call.
+    nvml_try(unsafe { call(device.handle(), &raw mut info) })?;
+    Ok(info)
 }
 
 /// The id of the GPU instance that a MIG device lies in.

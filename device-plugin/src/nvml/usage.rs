@@ -6,7 +6,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use stowage_shared::units::MemoryMib;
 
-use super::{NvmlGpus, raw};
+use super::{NvmlGpus, memory, raw};
 
 /// What of a GPU is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct ProcessUsage {
     pub memory: MemoryMib,
 }
 
-/// Memory, without what the driver keeps for itself.
+/// Memory, without what the driver keeps for itself; nothing where the GPU does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryUsage {
     /// What programs have taken.
@@ -71,10 +71,15 @@ impl NvmlGpus {
             uuid: device.uuid()?,
             gpu_percent: rates.as_ref().map(|rates| rates.gpu),
             memory_copy_percent: rates.as_ref().map(|rates| rates.memory),
-            memory: memory(&device)?,
+            memory: self.memory(&device)?,
             slices: self.slices(&device)?,
             processes: processes(&device)?,
         })
+    }
+
+    fn memory(&self, device: &Device<'_>) -> Result<MemoryUsage, NvmlError> {
+        let nothing = MemoryUsage { used: MemoryMib(0), free: MemoryMib(0) };
+        Ok(memory::of(&self.nvml, device)?.map_or(nothing, |memory| memory.usage))
     }
 
     fn slices(&self, gpu: &Device<'_>) -> Result<Vec<SliceUsage>, NvmlError> {
@@ -91,7 +96,7 @@ impl NvmlGpus {
             };
             let gpu_instance_id = raw::gpu_instance_id(self.nvml.lib(), &device)?;
             let start = raw::gpu_instance(self.nvml.lib(), gpu, gpu_instance_id)?.start;
-            slices.push(SliceUsage { gpu_instance_id, start, memory: memory(&device)? });
+            slices.push(SliceUsage { gpu_instance_id, start, memory: self.memory(&device)? });
         }
         Ok(slices)
     }
@@ -112,9 +117,4 @@ fn processes(device: &Device<'_>) -> Result<Vec<ProcessUsage>, NvmlError> {
         UsedGpuMemory::Used(_) | UsedGpuMemory::Unavailable => None,
     };
     Ok(running.into_iter().filter_map(of).collect())
-}
-
-fn memory(device: &Device<'_>) -> Result<MemoryUsage, NvmlError> {
-    let memory = device.memory_info()?;
-    Ok(MemoryUsage { used: MemoryMib::from_bytes(memory.used), free: MemoryMib::from_bytes(memory.free) })
 }

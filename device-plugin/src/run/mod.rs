@@ -65,12 +65,10 @@ pub async fn serve(
     let Ready { http, client, mut live, events, told, folder, turn } = ready;
     let plugin = Arc::new(plugin(&config, &mut live).await?);
     let mut registry = Registry::default();
-    plugin.metrics.register(&mut registry);
+    plugin.register(&mut registry);
     metrics.register(&mut registry);
     let telemetry = Arc::new(Telemetry::default());
-    if config.dcgm_metrics {
-        telemetry.register(&mut registry, &plugin, &config.node_name);
-    }
+    telemetry.register(&mut registry, &plugin, &config);
     telemetry.register_shares(&mut registry);
 
     let swept = sockets::sweep(&folder).with_context(|| format!("cannot read {}", folder.display()));

@@ -29,7 +29,13 @@ pub(super) async fn plugin(config: &Config, live: &mut Live) -> Result<Plugin, F
         tracing::warn!("{remark}.");
     }
     let answers = answer_rules(config, &reading, &inventory, live.slices().as_deref())?;
-    let one_share = config.sharing.as_ref().is_some_and(|sharing| sharing.fail_requests_greater_than_one);
+    let missing = config.extras.difference(&answers.cdi_extras).filter(|_| config.uses_cdi());
+    for extra in missing {
+        tracing::warn!(
+            class = extra.cdi_class(),
+            "It is asked for, and this node has no such devices: CDI does without."
+        );
+    }
     let mut book = Book::new(config.node_name.clone(), Arc::new(inventory));
     if let Some(slices) = live.slices() {
         book.apply(Event::Restored(slices.restored()));
@@ -37,7 +43,7 @@ pub(super) async fn plugin(config: &Config, live: &mut Live) -> Result<Plugin, F
     for resource in book.inventory().resources() {
         tracing::info!(resource_name = %resource, devices = book.listed(&resource).len(), "Offered.");
     }
-    Ok(Plugin::new(book, answers, one_share))
+    Ok(Plugin::new(book, answers, config))
 }
 
 /// How containers are told their devices, with the CDI specs that this rests on written. Made anew with each inventory.

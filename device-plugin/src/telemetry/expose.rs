@@ -24,6 +24,8 @@ pub(super) struct Exposed {
     telemetry: Arc<Telemetry>,
     plugin: Arc<Plugin>,
     node: String,
+    /// Whether what dcgm-exporter tells is told here as well; who holds what always is.
+    dcgm: bool,
 }
 
 impl fmt::Debug for Exposed {
@@ -33,8 +35,8 @@ impl fmt::Debug for Exposed {
 }
 
 impl Exposed {
-    pub(super) fn new(telemetry: Arc<Telemetry>, plugin: Arc<Plugin>, node: String) -> Self {
-        Self { telemetry, plugin, node }
+    pub(super) fn new(telemetry: Arc<Telemetry>, plugin: Arc<Plugin>, node: String, dcgm: bool) -> Self {
+        Self { telemetry, plugin, node, dcgm }
     }
 }
 
@@ -51,7 +53,8 @@ struct Metric {
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let metrics = metrics(&self.plugin.book.borrow(), &self.telemetry.fresh(), &self.node);
-        for metric in metrics.iter().filter(|metric| !metric.values.is_empty()) {
+        let is_told = |name: &str| self.dcgm || !name.starts_with("DCGM_");
+        for metric in metrics.iter().filter(|metric| is_told(metric.name) && !metric.values.is_empty()) {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
             for (labels, value) in &metric.values {
                 family.encode_family(labels)?.encode_gauge(value)?;
@@ -105,8 +108,11 @@ fn metrics(book: &Book, samples: &BTreeMap<String, GpuUsage>, node: &str) -> [Me
         }
         for holder in holders {
             let labels = labels(&place, slice, holder, node);
-            used.values.push((labels.clone(), memory.used.0 as f64));
-            free.values.push((labels.clone(), memory.free.0 as f64));
+            // A GPU that shares the machine's memory tells none.
+            if memory.used.0 + memory.free.0 > 0 {
+                used.values.push((labels.clone(), memory.used.0 as f64));
+                free.values.push((labels.clone(), memory.free.0 as f64));
+            }
             if let (None, Some(percent)) = (slice, usage.memory_copy_percent) {
                 copies.values.push((labels.clone(), f64::from(percent)));
             }

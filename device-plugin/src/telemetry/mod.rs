@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::cluster::NodeEvents;
+use crate::config::Config;
 use crate::nvml::{About, GpuUsage, Session};
 use crate::plugin::Plugin;
 use expose::Exposed;
@@ -58,8 +59,9 @@ struct Sample {
 
 impl Telemetry {
     /// Makes the samples readable as metrics.
-    pub fn register(self: &Arc<Self>, registry: &mut Registry, plugin: &Arc<Plugin>, node: &str) {
-        let exposed = Exposed::new(self.clone(), plugin.clone(), node.to_owned());
+    pub fn register(self: &Arc<Self>, registry: &mut Registry, plugin: &Arc<Plugin>, config: &Config) {
+        let exposed =
+            Exposed::new(self.clone(), plugin.clone(), config.node_name.clone(), config.dcgm_metrics);
         registry.register_collector(Box::new(exposed));
     }
 

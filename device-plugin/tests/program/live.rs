@@ -72,3 +72,31 @@ async fn gpus_that_no_longer_fit_the_strategy_get_no_new_work_until_they_do() {
     node.until_allocatable(GPU, 2).await;
     plugin.until_ready().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_nodes_that_come_later_are_told_to_containers() {
+    let node = Node::new(vec![a100()]).await;
+    // Only root can make device nodes: a link leads to one that is there.
+    let make = |name: &str| {
+        std::os::unix::fs::symlink("/dev/null", node.path(&format!("driver/dev/{name}"))).unwrap()
+    };
+    std::fs::create_dir_all(node.path("driver/dev")).unwrap();
+    make("nvidiactl");
+    let root = format!("--cdi-root={}", node.path("cdi").display());
+    let flags = ["--nvml-period=200ms", "--device-list-strategy=cdi-cri", "--gdrcopy-enabled", &root];
+    let plugin = node.ready(&flags).await;
+    let spec = |class: &str| {
+        let file = format!("cdi/k8s.device-plugin.nvidia.com-{class}.json");
+        std::fs::read_to_string(node.path(&file)).unwrap_or_default()
+    };
+    assert!(spec("gpu").contains("/dev/nvidiactl") && !spec("gpu").contains("/dev/nvidia-uvm"));
+    assert_eq!(spec("gdrcopy"), "");
+    make("nvidia-uvm");
+    make("gdrdrv");
+    eventually("the specs have them", || async {
+        spec("gpu").contains("/dev/nvidia-uvm") && spec("gdrcopy").contains("/dev/gdrdrv")
+    })
+    .await;
+    let log = plugin.log();
+    assert_eq!(log.matches("this node has no such devices").count(), 1, "said once:\n{log}");
+}

@@ -126,3 +126,31 @@ async fn a_plugin_that_cannot_read_its_gpus_never_stands_by() {
     assert_eq!(code, Some(69), "{log}");
     assert!(!log.contains("standing by"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_under_a_name_of_its_own_keeps_its_elastic_gpu_over_a_restart() {
+    const QUARTER: &str = "nvidia.com/quarter";
+    let node = Node::new(vec![a100()]).await;
+    let file = "
+flags: {elasticGPUs: true}
+sharing: {timeSlicing: {resources: [{name: gpu, replicas: 4, rename: quarter}]}}
+";
+    let mut first = node.ready_with_file(file).await;
+    first.until_counted(&devices("healthy", 1)).await;
+    node.visible_in("share", QUARTER, 1).await;
+    node.until_allocatable(GPU, 0).await;
+    first.until_counted(&devices("healthy", 0)).await;
+    eventually("the GpuNode tells who holds it", || async { node.gpu_node().await.allocations.len() == 1 })
+        .await;
+    first.kill().await;
+    node.until_allocatable(QUARTER, 0).await;
+    let mut second = node.ready_with_file(file).await;
+    node.until_allocatable(QUARTER, 4).await;
+    second.until_counted(&devices("unhealthy", 1)).await;
+    node.until_allocatable(GPU, 0).await;
+    node.run_pod("whole", GPU, 1, |_| None).await.unwrap_err();
+}
+
+fn devices(health: &str, count: u32) -> String {
+    format!(r#"stowage_device_plugin_devices{{resource_name="{GPU}",health="{health}"}} {count}"#)
+}

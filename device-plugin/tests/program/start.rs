@@ -1,6 +1,8 @@
 //! From the start of the process to a node that offers its GPUs.
 
 use kubelet_api::pod_resources::AllocatableResourcesRequest;
+use nvml_simulator::description::GpuDescription;
+use stowage_shared::units::MemoryMib;
 use stowage_stand_ins::api_server::resources::GPU_NODES;
 
 use crate::harness::*;
@@ -89,4 +91,35 @@ async fn its_http_pages_tell_how_it_is() {
     }
     let log = plugin.log();
     assert!(!log.contains("Registering again") && !log.contains(" WARN "), "{log}");
+}
+
+/// GPUs that share the machine's memory do not tell how much it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_does_not_tell_its_memory_is_offered_and_measured() {
+    let gpu = GpuDescription { memory_mib: Some(0), ..GpuDescription::new("t4") };
+    let node = Node::new(vec![gpu]).await;
+    let file = "sharing: {timeSlicing: {resources: [{name: gpu, replicas: 2}]}}";
+    let mut plugin = node.ready_with_file(file).await;
+    node.until_allocatable(GPU, 2).await;
+    assert_eq!(node.gpu_node().await.gpus[0].memory_mib, MemoryMib(0));
+    eventually("it is measured", || async { node.gpu_node().await.gpus[0].utilization.is_some() }).await;
+    let metrics = plugin.get("/metrics").await.1;
+    assert!(metrics.contains("DCGM_FI_DEV_GPU_UTIL{") && !metrics.contains("DCGM_FI_DEV_FB"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_without_the_newer_call_for_memory_is_asked_by_the_older_one() {
+    let node = Node::new(vec![a100()]).await;
+    let library = node.path("driver/usr/lib64/libnvidia-ml.so.1");
+    let mut bytes = std::fs::read(&library).unwrap();
+    let name = b"nvmlDeviceGetMemoryInfo_v2\0";
+    let at: Vec<usize> =
+        bytes.windows(name.len()).enumerate().filter(|(_, here)| here == name).map(|(at, _)| at).collect();
+    assert!(!at.is_empty());
+    at.iter().for_each(|at| bytes[at + name.len() - 2] = b'9');
+    std::fs::remove_file(&library).unwrap();
+    std::fs::write(&library, bytes).unwrap();
+    let _plugin = node.ready(&[]).await;
+    assert_eq!(node.gpu_node().await.gpus[0].memory_mib, MemoryMib(40_960));
+    eventually("it is measured", || async { node.gpu_node().await.gpus[0].utilization.is_some() }).await;
 }

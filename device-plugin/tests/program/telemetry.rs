@@ -114,7 +114,10 @@ async fn beside_dcgm_exporter_the_names_are_left_to_it() {
     let node = Node::new(vec![a100()]).await;
     let mut plugin = node.ready(&["--dcgm-metrics=false"]).await;
     eventually("it measures", || async { node.gpu_node().await.gpus[0].utilization.is_some() }).await;
-    assert!(!plugin.get("/metrics").await.1.contains("DCGM"));
+    node.run_pod("p", GPU, 1, |_| None).await.unwrap();
+    // Who holds what only the plugin knows.
+    let metrics = until_told(&mut plugin, "stowage_device_plugin_allocated_devices{").await;
+    assert!(!metrics.contains("DCGM"), "{metrics}");
 }
 
 /// Waits until a text is in the metrics; all of them.

@@ -197,7 +197,8 @@ fn checked_memory(
     model: &Model,
     geometry: Option<&Geometry>,
 ) -> Result<MemoryMib, String> {
-    if memory.0 == 0 || memory.0 > MEMORY_MAX_MIB {
+    // MIG cuts memory, so there is some.
+    if (memory.0 == 0 && geometry.is_some()) || memory.0 > MEMORY_MAX_MIB {
         return Err(format!("1 to {MEMORY_MAX_MIB} are possible"));
     }
     for profile in geometry.iter().flat_map(|geometry| &geometry.profiles) {

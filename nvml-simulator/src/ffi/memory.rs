@@ -16,7 +16,7 @@ const AFFINITY_SCOPE_MAX: c_uint = 1;
 export! {
     /// Total, free and used memory, in bytes; a MIG device's is its GPU instance's.
     fn nvmlDeviceGetMemoryInfo(device: nvmlDevice_t, memory: Out<nvmlMemory_t>) |call| {
-        let (total, used) = bytes(call.device(device)?);
+        let (total, used) = bytes(call.device(device)?)?;
         memory.put(nvmlMemory_t { total, free: total.saturating_sub(used), used })
     }
 
@@ -26,7 +26,7 @@ export! {
         if version != struct_version::<nvmlMemory_v2_st>(2) {
             return Err(Code::ARGUMENT_VERSION_MISMATCH);
         }
-        let (total, used) = bytes(call.device(device)?);
+        let (total, used) = bytes(call.device(device)?)?;
         memory.put(nvmlMemory_v2_st { version, total, reserved: 0, free: total.saturating_sub(used), used })
     }
 
@@ -57,14 +57,15 @@ export! {
     }
 }
 
-/// Total and used.
-fn bytes(device: Device<'_>) -> (u64, u64) {
+/// Total and used. A GPU that has none of its own does not tell.
+fn bytes(device: Device<'_>) -> Result<(u64, u64), Code> {
     let (total, used) = match device {
+        Device::Gpu(gpu) if gpu.hardware.memory.0 == 0 => return Err(Code::NOT_SUPPORTED),
         Device::Gpu(gpu) => (gpu.hardware.memory, gpu.state.used_memory(None)),
         Device::Mig(mig) => {
             let within = mig.within;
             (within.profile.memory, within.gpu.state.used_memory(Some(within.instance.id)))
         }
     };
-    (total.to_bytes(), used.to_bytes())
+    Ok((total.to_bytes(), used.to_bytes()))
 }
