@@ -30,7 +30,7 @@ pub async fn ask(cli: &Cli, connected: &Connected, now: Timestamp) -> Result<Ans
     let schedulers = &cli.schedulers;
     let all = cli.connection.all_namespaces;
     match &cli.question {
-        Question::Map => map::map(&objects::gpu_nodes(client).await?),
+        Question::Map => map::map(&objects::gpu_nodes(client).await?, now),
         Question::Nodes => nodes::nodes(&world(client, now, schedulers).await?),
         Question::Explain { pod } => {
             let namespace = (!all).then_some(namespace.as_str());

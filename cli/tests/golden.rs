@@ -141,6 +141,20 @@ async fn advice_names_the_request_the_reason_and_what_else_would_do() {
     check("advise-tiny", "advise --model-size 100Mi", false).await;
 }
 
+/// Shares had room, and were recommended to who must be kept apart.
+#[tokio::test]
+async fn a_model_that_must_be_kept_apart_is_not_told_to_share_and_learns_why() {
+    let mut objects = Cluster::recorded_objects();
+    objects.retain(|object| {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        !name.starts_with("gpu-node-") || name == "gpu-node-2"
+    });
+    let (answer, _) = Cluster::of(objects).await.ask("advise --model-size 3Gi --isolation").await.unwrap();
+    let reason = "neighbours are kept apart in hardware, but no node offers one that is large enough";
+    assert_eq!(answer.value["recommended"], json!({ "strategy": "mig", "reason": reason }));
+    assert!(answer.found && answer.value["alternatives"].to_string().contains("time-slicing"));
+}
+
 #[tokio::test]
 async fn defrag_proposes_and_says_who_stays() {
     check("defrag", "defrag", false).await;

@@ -71,13 +71,15 @@ pub fn advise(world: &World, need: &Need) -> Result<Answer> {
     let (order, why) = need.order(largest);
     let found: Vec<(Strategy, Option<Request>)> =
         order.iter().map(|strategy| (*strategy, request(world, need, *strategy))).collect();
-    let chosen = choose(&found);
+    let chosen = choose(&found, need);
     let (strategy, request) = &found[chosen];
     let mut reason = why;
     if chosen > 0 {
         let first = &found[0];
         let none = if first.1.is_some() { "has no room now" } else { "is not offered large enough" };
         reason = format!("{reason}, but {} {none}", first.0.word());
+    } else if request.is_none() && *strategy != Strategy::Cpu {
+        reason = format!("{reason}, but no node offers one that is large enough");
     }
     let recommended = tell(*strategy, request.as_ref(), reason);
     let others = found.iter().enumerate().filter(|(at, _)| *at != chosen);
@@ -96,13 +98,17 @@ pub fn advise(world: &World, need: &Need) -> Result<Answer> {
     Ok(Answer { found: nothing, ..Answer::new(page, &answer)? })
 }
 
-/// The first with room; else the first that is offered, which would wait; else the first.
-fn choose(found: &[(Strategy, Option<Request>)]) -> usize {
+/// The first with room; else the first that is offered, which would wait; else the first. What keeps nothing apart is no
+/// choice for who must be kept apart.
+fn choose(found: &[(Strategy, Option<Request>)], need: &Need) -> usize {
     if found[0].0 == Strategy::Cpu {
         return 0;
     }
     let first = |wanted: &dyn Fn(&Request) -> bool| {
-        found.iter().position(|(_, request)| request.as_ref().is_some_and(wanted))
+        found.iter().position(|(strategy, request)| {
+            let apart = !need.isolation || *strategy != Strategy::TimeSlicing;
+            apart && request.as_ref().is_some_and(wanted)
+        })
     };
     first(&|request| request.room > 0).or_else(|| first(&|_| true)).unwrap_or(0)
 }
@@ -182,4 +188,29 @@ fn notes(need: &Need, request: Option<&Request>, largest: Option<MemoryMib>) -> 
         ));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_must_be_kept_apart_is_never_told_to_share() {
+        use Strategy::{Cpu, Dedicated, Mig, TimeSlicing};
+        let of = |strategy, room| {
+            let (resource, memory) = ("nvidia.com/x".parse().unwrap(), MemoryMib(4_096));
+            (strategy, Some(Request { strategy, resource, count: 1, annotations: [].into(), memory, room }))
+        };
+        let found = [of(Mig, 0), of(Dedicated, 0), of(TimeSlicing, 3), (Cpu, None)];
+        let mut need = Need {
+            memory: MemoryMib(3_072),
+            latency_ms: None,
+            requests_per_second: None,
+            isolation: false,
+            batch: false,
+        };
+        assert_eq!(choose(&found, &need), 2);
+        need.isolation = true;
+        assert_eq!((choose(&found, &need), choose(&[of(Mig, 0), of(Dedicated, 1)], &need)), (0, 1));
+    }
 }

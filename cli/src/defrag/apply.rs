@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 use stowage_shared::moves::Cluster;
 
-use super::proposal::{Planned, propose};
-use super::stays::controller;
+use super::one::{evict, replaced};
+use super::proposal::propose;
 use super::{Options, find};
-use crate::world::{PodFacts, World};
+use crate::world::World;
 
 /// Looks at the cluster in between.
-const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// How long a kubelet may take to tell, by its Node, what a move has freed.
 const TOLD_LIMIT: Duration = Duration::from_secs(30);
 
@@ -39,6 +39,8 @@ pub struct Done {
     pub gained_milli: i64,
     /// Why it ended.
     pub ended: String,
+    /// Whether it ended because something could not be done.
+    pub failed: bool,
 }
 
 /// An evicted pod.
@@ -49,19 +51,32 @@ pub struct Moved {
     pub pod: String,
     /// Where it was.
     pub from: String,
-    /// The pod in its place.
-    pub replacement: String,
+    /// The pod in its place; absent where none was seen to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<String>,
     /// Where that runs.
-    pub to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+impl Done {
+    fn end(self, ended: impl Into<String>) -> Self {
+        Self { ended: ended.into(), ..self }
+    }
+
+    fn fail(self, why: impl Into<String>) -> Self {
+        Self { failed: true, ..self.end(why) }
+    }
 }
 
 /// Moves pods as long as it helps.
 ///
-/// After each step the cluster is looked at anew and the next step is searched for in it, so nothing is done by a
-/// stale plan. A step whose moves did not gain anything is the last.
+/// After each step, and after each pod that went elsewhere than planned, the cluster is looked at anew and the next step
+/// is searched for in it, so nothing is done by a stale plan. A step whose moves did not gain anything is the last.
 ///
 /// # Errors
-/// Where the cluster cannot be read. An eviction that is refused is no error: it ends the work, and is told.
+/// Where the cluster cannot be read, or the pod is not there that is to be let in. Once a pod was evicted nothing is an
+/// error any more: it ends the work, and is told beside what was done.
 pub async fn apply(
     cluster: &mut impl Movable,
     options: &Options,
@@ -69,7 +84,10 @@ pub async fn apply(
 ) -> Result<Done> {
     let mut done = Done::default();
     let (mut world, mut budgets) = cluster.look().await?;
+    options.lets_in.as_ref().map(|name| find(&world, name)).transpose()?;
     let start = value(&world);
+    // How many moves the last step was short of when it ended, where it was to let a pod in: more would be a new plan.
+    let mut short = None;
     loop {
         let left = options.max_moves.saturating_sub(done.moved.len());
         let waiting = match &options.lets_in {
@@ -77,43 +95,71 @@ pub async fn apply(
             // Bound meanwhile: that was the aim.
             Some(name) => match find(&world, name) {
                 Ok(pod) if pod.node().is_empty() => Some(pod),
-                Ok(pod) => return Ok(Done { ended: format!("{} is on {}", pod.key(), pod.node()), ..done }),
-                Err(error) => return Ok(Done { ended: error.to_string(), ..done }),
+                Ok(pod) => return Ok(done.end(format!("{} is on {}", pod.key(), pod.node()))),
+                Err(error) => return Ok(done.fail(error.to_string())),
             },
         };
-        let now = Options { max_moves: left, ..options.clone() };
+        let now = Options { max_moves: short.unwrap_or(left).min(left), ..options.clone() };
         let proposal = propose(&world, &budgets, waiting, &now);
         let Some(step) = proposal.steps.first() else {
-            let ended = if left == 0 { "no moves are left" } else { "no further move would help" };
-            return Ok(Done { ended: ended.into(), ..done });
+            return Ok(match &options.lets_in {
+                Some(name) if short.is_some() => {
+                    match let_in(cluster, name, options.timeout.min(TOLD_LIMIT)).await {
+                        Ok(ended) => done.end(ended),
+                        Err(error) => done.fail(format!("{error:#}")),
+                    }
+                }
+                _ if left == 0 => done.end("no moves are left"),
+                _ => done.end("no further move would help"),
+            });
         };
-        let (before, lets_in) = (value(&world), step.lets_in.is_some());
+        let before = value(&world);
+        let mut rest = step.moves.len();
         for planned in &step.moves {
-            tell(format!(
-                "{}/{}: evicted from {} ({})",
-                planned.namespace, planned.name, planned.from, planned.from_devices
-            ));
-            match one(cluster, &world, planned, options).await {
-                Ok((moved, after)) => {
-                    tell(format!("{} runs on {}", moved.replacement, moved.to));
-                    done.moved.push(moved);
+            let pod = format!("{}/{}", planned.namespace, planned.name);
+            let leaving = match evict(cluster, &world, planned).await {
+                Ok(leaving) => leaving,
+                Err(error) => {
+                    done.gained_milli = gained(start, value(&world));
+                    return Ok(done.fail(format!("{pod}: {error:#}")));
+                }
+            };
+            tell(format!("{pod}: evicted from {} ({})", planned.from, planned.from_devices));
+            let from = planned.from.clone();
+            match replaced(cluster, &leaving, planned, options.timeout).await {
+                Ok((by, after)) => {
+                    tell(format!("{} runs on {}", by.key(), by.node()));
+                    let (replacement, to) = (Some(by.key()), Some(by.node().to_owned()));
+                    done.moved.push(Moved { pod, from, replacement, to });
                     (world, budgets) = after;
+                    rest -= 1;
+                    if by.node() != planned.to || !still_waits(&world, options) {
+                        break;
+                    }
                 }
                 Err(error) => {
-                    let ended = format!("{}/{}: {error:#}", planned.namespace, planned.name);
-                    return Ok(Done { ended, gained_milli: gained(start, value(&world)), ..done });
+                    done.gained_milli = gained(start, value(&world));
+                    let why = format!("{pod}: it was evicted, and {error:#}");
+                    done.moved.push(Moved { pod, from, replacement: None, to: None });
+                    return Ok(done.fail(why));
                 }
             }
         }
         done.gained_milli = gained(start, value(&world));
-        if let Some(name) = options.lets_in.as_ref().filter(|_| lets_in) {
-            let ended = let_in(cluster, name, options.timeout.min(TOLD_LIMIT)).await?;
-            return Ok(Done { ended, ..done });
-        }
-        if value(&world) <= before {
-            return Ok(Done { ended: "the last step did not help: its pods went elsewhere".into(), ..done });
+        if options.lets_in.is_some() {
+            short = Some(rest);
+        } else if value(&world) <= before {
+            return Ok(done.end("the last step did not help: its pods went elsewhere"));
         }
     }
+}
+
+/// Whether whoever is to be let in is there and has no node yet; true where the moves are for nobody.
+fn still_waits(world: &World, options: &Options) -> bool {
+    let waits = |(namespace, name): &(String, String)| {
+        world.pod(namespace, name).is_some_and(|pod| pod.node().is_empty())
+    };
+    options.lets_in.as_ref().is_none_or(waits)
 }
 
 /// What became of the pod that was to be let in. Whether or not its scheduler binds it by then, moving more would not let it in
@@ -122,17 +168,18 @@ async fn let_in(cluster: &mut impl Movable, name: &(String, String), limit: Dura
     let mut waited = Duration::ZERO;
     loop {
         let (world, _) = cluster.look().await?;
-        match find(&world, name) {
-            Ok(pod) if !pod.node().is_empty() => return Ok(format!("{} is on {}", pod.key(), pod.node())),
-            Ok(pod) if World::best(&world.judge(pod)).is_some() => {
-                return Ok(format!("{} fits now, and waits for its scheduler", pod.key()));
-            }
-            Ok(_) if waited < limit => {
-                cluster.pause(PAUSE).await;
-                waited += PAUSE;
-            }
-            _ => return Ok("the last step did not help: its room was taken".into()),
+        let pod = find(&world, name)?;
+        if !pod.node().is_empty() {
+            return Ok(format!("{} is on {}", pod.key(), pod.node()));
         }
+        if World::best(&world.judge(pod)).is_some() {
+            return Ok(format!("{} fits now, and waits for its scheduler", pod.key()));
+        }
+        if waited >= limit {
+            return Ok("the last step did not help: its room was taken".into());
+        }
+        cluster.pause(PAUSE).await;
+        waited += PAUSE;
     }
 }
 
@@ -144,54 +191,4 @@ fn value(world: &World) -> u64 {
 fn gained(start: u64, now: u64) -> i64 {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     number(now) - number(start)
-}
-
-/// Evicts one pod and waits until another of its controller runs in its place, holds its devices, and the old one
-/// is gone.
-async fn one(
-    cluster: &mut impl Movable,
-    world: &World,
-    planned: &Planned,
-    options: &Options,
-) -> Result<(Moved, (World, Vec<PodDisruptionBudget>))> {
-    let of = |pod: &PodFacts| controller(pod).map(|owner| owner.uid.clone());
-    let Some(pod) = world.pod(&planned.namespace, &planned.name).filter(|pod| pod.uid() == planned.uid)
-    else {
-        bail!("it is not there any more")
-    };
-    let owner = of(pod);
-    let before: Vec<&str> = world.pods.iter().map(PodFacts::uid).collect();
-    cluster.evict(&planned.namespace, &planned.name, &planned.uid).await?;
-    let mut waited = Duration::ZERO;
-    while waited < options.timeout {
-        cluster.pause(PAUSE).await;
-        waited += PAUSE;
-        let (world, budgets) = cluster.look().await?;
-        let gone = !world.pods.iter().any(|pod| pod.uid() == planned.uid);
-        let new = world.pods.iter().find(|pod| {
-            pod.namespace() == planned.namespace && of(pod) == owner && !before.contains(&pod.uid())
-        });
-        if let Some(new) = new.filter(|new| gone && is_settled(new, &world)) {
-            let moved = Moved {
-                pod: format!("{}/{}", planned.namespace, planned.name),
-                from: planned.from.clone(),
-                replacement: new.key(),
-                to: new.node().into(),
-            };
-            return Ok((moved, (world, budgets)));
-        }
-    }
-    bail!(
-        "it was evicted, and no other pod of its controller runs in its place after {} s",
-        options.timeout.as_secs()
-    )
-}
-
-/// Whether a pod runs, is ready, and its devices are told.
-fn is_settled(pod: &PodFacts, world: &World) -> bool {
-    let conditions = pod.object.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready =
-        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    let told = world.node(pod.node()).and_then(|node| node.published.as_ref());
-    ready && told.is_some_and(|told| told.allocations.iter().any(|held| held.uid == pod.uid()))
 }

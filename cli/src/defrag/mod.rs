@@ -4,6 +4,7 @@
 
 pub mod apply;
 mod evict;
+mod one;
 mod proposal;
 mod stays;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::describe::{count, gpus};
+use crate::explain::held_up;
 use crate::page::{Page, Tone, plain, toned};
 use crate::world::{PodFacts, World};
 
@@ -43,13 +45,27 @@ impl Default for Options {
     }
 }
 
-/// The pod that waits.
+/// The pod that waits, or is bound meanwhile. One that moves would not let in is refused: others must not be evicted for
+/// nothing.
 fn find<'a>(world: &'a World, (namespace, name): &(String, String)) -> Result<&'a PodFacts> {
     let Some(pod) = world.pod(namespace, name) else {
         bail!("no pod {name:?} in namespace {namespace:?} that runs or waits")
     };
-    if !pod.asks_for_gpus() {
+    if pod.request.as_ref().is_ok_and(|request| request.is_empty()) {
         bail!("pod {} asks for no GPU", pod.key());
+    }
+    if !pod.node().is_empty() {
+        return Ok(pod);
+    }
+    let why = held_up(pod, &world.schedulers);
+    if !why.is_empty() {
+        bail!("no move would let {} in: {}", pod.key(), why.join("; "));
+    }
+    if !pod.policy.as_ref().is_ok_and(|policy| policy.is_default()) {
+        bail!(
+            "{} has placement policies, which this search does not look at; the extender's --defrag does",
+            pod.key()
+        );
     }
     Ok(pod)
 }
@@ -57,7 +73,7 @@ fn find<'a>(world: &'a World, (namespace, name): &(String, String)) -> Result<&'
 /// Proposes.
 ///
 /// # Errors
-/// Where the pod that is to be let in is not there, or does not wait.
+/// Where the pod that is to be let in is not there, does not wait, or is one that moves would not let in.
 pub fn dry_run(world: &World, budgets: &[PodDisruptionBudget], options: &Options) -> Result<Answer> {
     let waiting = options.lets_in.as_ref().map(|name| find(world, name)).transpose()?;
     if let Some(pod) = waiting.filter(|pod| !pod.node().is_empty()) {
@@ -125,11 +141,16 @@ struct Report<'a> {
 pub fn report(done: &Done) -> Result<Answer> {
     let mut page = Page::default();
     let sign = if done.gained_milli < 0 { "-" } else { "" };
+    let moved = done.moved.iter().filter(|moved| moved.replacement.is_some()).count();
+    let lost = match done.moved.len() - moved {
+        0 => String::new(),
+        lost => format!(", {lost} evicted and not replaced"),
+    };
     page.say(format!(
-        "{} moved, {sign}{} GPUs of requests more fit. Ended: {}.",
-        count(done.moved.len(), "pod"),
+        "{} moved{lost}, {sign}{} GPUs of requests more fit. Ended: {}.",
+        count(moved, "pod"),
         gpus(done.gained_milli.unsigned_abs()),
         done.ended
     ));
-    Answer::new(page, &Report { done })
+    Ok(Answer { found: done.failed, ..Answer::new(page, &Report { done })? })
 }

@@ -106,7 +106,8 @@ impl Explanation {
     }
 }
 
-fn held_up(pod: &PodFacts, schedulers: &Schedulers) -> Vec<String> {
+/// What keeps a pod waiting whatever nodes there are.
+pub fn held_up(pod: &PodFacts, schedulers: &Schedulers) -> Vec<String> {
     let mut why = Vec::new();
     if pod.object.metadata.deletion_timestamp.is_some() {
         why.push("it is being deleted".to_owned());

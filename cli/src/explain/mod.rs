@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::page::Page;
 use crate::world::World;
 
-pub use self::facts::{Explanation, terms};
+pub use self::facts::{Explanation, held_up, terms};
 
 /// Explains the pods of that name, in one namespace or in all.
 ///

@@ -32,7 +32,7 @@ pub struct Told {
 impl Told {
     /// Reads a GpuNode; `None` for one that is not written yet: a plugin makes the object first and writes its
     /// status next.
-    pub(super) fn of(status: &Result<GpuNodeStatus, String>) -> Option<Self> {
+    pub fn of(status: &Result<GpuNodeStatus, String>) -> Option<Self> {
         let empty = Self {
             gpus: Vec::new(),
             allocations: Vec::new(),
