@@ -49,19 +49,25 @@ function ofNode(node) {
       parts.filter(([, n]) => n >= 0.05).map(([name, n]) => row(name, `${amount(n)} GPUs`))),
     node.gpus.length > 0 && h('h3', {}, count(pods.length, 'pod')),
     pods.length > 0 && h('ul', { class: 'pods' }, pods.map((pod) => h('li', {}, pod))),
-    node.gpus.length > 0 && [h('h3', {}, 'What can still be had'), node.why ? h('p', { class: 'hint' }, 'Nothing: the node is not used.') : rooms(node.gpus)],
+    node.gpus.length > 0 && [h('h3', {}, 'What can still be had'), rooms(node.gpus)],
   ].flat();
 }
+
+let shown = {};
 
 /** Shows a GPU, or the node where that is -1. */
 export function detail(model, { name, gpu }) {
   const node = model.nodes.get(name);
+  const told = node ?? model.ready;
+  // What stands there stays, with whatever somebody has selected in it; also while everything is told again.
+  if (shown.name === name && shown.gpu === gpu && (shown.told === told || told === false)) return;
+  shown = { name, gpu, told };
   const one = node?.gpus.find((known) => known.index === gpu);
   const panel = by('panel-details');
   if (!name) {
     panel.replaceChildren(h('p', { class: 'hint' }, 'Choose a GPU or a node: by a click, or by the arrow keys and Enter.'));
   } else if (!node) {
-    panel.replaceChildren(h('h2', {}, name), h('p', { class: 'hint' }, 'There is no such node any more.'));
+    panel.replaceChildren(h('h2', {}, name), h('p', { class: 'hint' }, model.ready ? 'There is no such node any more.' : 'Looking at the cluster …'));
   } else {
     panel.replaceChildren(...(one ? ofGpu(one, node) : ofNode(node)).flat().filter(Boolean));
   }

@@ -91,7 +91,10 @@ export class List {
     }
     for (const [name, at] of wanted) {
       let row = this.rows.get(name);
-      if (!row || row.classList.contains('old')) row = this.renew(name, row);
+      const node = this.model.nodes.get(name);
+      // One that went is in the list until the next frame.
+      if (node && (!row || row.classList.contains('old'))) row = this.renew(node, row);
+      if (!row) continue;
       row.setAttribute('aria-rowindex', at + 1);
       const y = `translateY(${this.tops[at]}px)`;
       if (row.style.transform !== y) row.style.transform = y;
@@ -99,12 +102,12 @@ export class List {
     this.rove();
   }
 
-  renew(name, before) {
+  renew(node, before) {
     const held = before?.contains(document.activeElement) ? document.activeElement.dataset.gpu : undefined;
-    const row = this.row(this.model.nodes.get(name));
+    const row = this.row(node);
     if (before) before.replaceWith(row);
     else this.grid.append(row);
-    this.rows.set(name, row);
+    this.rows.set(node.name, row);
     if (held !== undefined) (row.querySelector(`[data-gpu="${held}"]`) ?? row.firstElementChild).focus({ preventScroll: true });
     return row;
   }

@@ -12,12 +12,10 @@ import * as summary from './summary.js';
 import * as waiting from './waiting.js';
 
 const ANNOUNCE_EVERY = 10000;
-const STALE_AFTER = 45000;
 
 const model = new Model();
 let state = filter.fromAddress();
 let opened = readOpen(state.open);
-let heard = Date.now();
 const list = new List(model, open);
 
 function readOpen(text) {
@@ -83,26 +81,26 @@ function flash(name) {
 }
 
 function live(now, why) {
-  heard = Date.now();
   const badge = by('live');
   badge.dataset.state = now;
   badge.title = why ?? '';
   say(badge, { live: 'live', lost: 'not connected', refused: 'not allowed' }[now]);
 }
 
-setInterval(() => {
-  announce();
-  if (by('live').dataset.state === 'live' && Date.now() - heard > STALE_AFTER) live('lost', 'nothing was heard for a while');
-}, 1000);
+setInterval(announce, 1000);
+
+let asking = false;
 
 /** Asks for a token; the promise ends when there is one to try. */
 function askWho(why) {
   const dialog = by('token');
+  asking = true;
   say(by('token-why'), why);
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
     by('token-form').addEventListener('submit', (event) => {
       event.preventDefault();
+      asking = false;
       useToken(by('token-text').value.trim());
       by('token-text').value = '';
       dialog.close();
@@ -112,6 +110,8 @@ function askWho(why) {
 }
 
 by('token').addEventListener('cancel', (event) => event.preventDefault());
+// A second Escape closes it whatever was prevented.
+by('token').addEventListener('close', () => asking && !by('token').open && by('token').showModal());
 
 // What people do.
 
@@ -179,6 +179,13 @@ by('f-clear').addEventListener('click', () => {
   filter.fill({ q: '', node: '', ns: '', model: '', with: '' });
   filtered();
   by('f-q').focus();
+});
+
+// What stands behind the `#` is the view: a jump there would forget it.
+by('skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  by('grid').focus();
+  list.focus(list.active.name, list.active.gpu);
 });
 
 window.addEventListener('hashchange', () => {

@@ -29,14 +29,33 @@ export async function askJson(path, options) {
   return answer.json();
 }
 
-/** Calls `event(name, data)` for each event, until the stream ends. */
-async function read(answer, event, state) {
+/** How long a connection may say nothing, in milliseconds: three heartbeats of the server. */
+const SILENT_MAX = 45000;
+
+/** What gives a connection up that says nothing: of one that is half open nobody would ever hear. */
+function patience() {
+  const controller = new AbortController();
+  let timer;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => controller.abort(), SILENT_MAX);
+  };
+  const end = () => {
+    clearTimeout(timer);
+    controller.abort();
+  };
+  heard();
+  return { signal: controller.signal, heard, end };
+}
+
+/** Calls `heard()` for each sign of life and `event(name, data)` for each event, until the stream ends. */
+async function read(answer, event, heard) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    state('live');
+    heard();
     rest += value;
     if (!value.includes('\n')) continue;
     const parts = rest.split('\n\n');
@@ -61,11 +80,16 @@ export async function follow(event, state, refused) {
   let wait = WAIT_MIN;
   for (;;) {
     let why = 'the connection ended';
+    const { signal, heard, end } = patience();
     try {
-      const answer = await ask('/api/v1/events');
+      const answer = await ask('/api/v1/events', { signal });
+      heard();
       if (answer.ok) {
         wait = WAIT_MIN;
-        await read(answer, event, state);
+        await read(answer, event, () => {
+          heard();
+          state('live');
+        });
       } else {
         why = (await answer.text()).trim();
         if (answer.status === 401 || answer.status === 403) {
@@ -75,7 +99,11 @@ export async function follow(event, state, refused) {
         }
       }
     } catch (error) {
-      why = error instanceof TypeError ? 'the extender cannot be reached' : String(error);
+      why = signal.aborted ? 'nothing was heard for a while'
+        : error instanceof TypeError ? 'the extender cannot be reached' : String(error);
+    } finally {
+      // However it ended: the server has room for so many readers.
+      end();
     }
     state('lost', why);
     await new Promise((resolve) => setTimeout(resolve, wait));

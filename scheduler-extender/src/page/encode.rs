@@ -2,7 +2,7 @@
 //! there as often.
 //!
 //! ```text
-//!   node:  [name, why it is not used or 0, [gpu, …], pods]
+//!   node:  [name, why it is not used or 0, [gpu, …], pods]; one that is not used has no GPUs and no pods
 //!   pods:  [[namespace, name], …]; where names are not to be seen, how many
 //!   gpu:   [kind, index, uuid, slices, uses, why it is unhealthy or 0, others' instances, sick offers]
 //!   slices: a letter for each memory slice: `.` all in use; else what its idle part is: `f`ree, `s`tranded,
@@ -58,7 +58,10 @@ pub(super) fn node(seated: &Seated, stale: bool, kinds: &mut Kinds) -> NodeText 
         NodeGpus::Known(_) | NodeGpus::None => head.push('0'),
     }
     head.push_str(",[");
-    if let NodeGpus::Known(known) = gpus {
+    // What is not known is never shown as free.
+    if let NodeGpus::Known(known) = gpus
+        && !stale
+    {
         for (place, state) in known.now.gpus.iter().enumerate() {
             if place > 0 {
                 head.push(',');

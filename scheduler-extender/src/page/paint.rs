@@ -167,10 +167,11 @@ mod tests {
         assert!(nodes[0].to_string().contains(r#"["models","new"]"#), "{}", nodes[0]);
     }
 
+    /// A node whose plugin had stopped was once shown with its last GPUs, and what was free of them counted as free.
     #[test]
-    fn a_node_that_went_or_grew_old_is_told_so() {
+    fn a_node_that_went_or_grew_old_is_told_so_and_no_gpus_of_it() {
         let now = Now::read();
-        let store = Store::new(synthetic::state(2, 0, now));
+        let store = Store::new(synthetic::state(2, 3, now));
         let mut painter = Painter::default();
         look(&mut painter, &store, now.monotonic);
         store.change(|state| state.apply(Event::Node(Seen::Deleted("gpu-node-0".into())), now)).unwrap();
@@ -178,6 +179,7 @@ mod tests {
         let (nodes, changes) = look(&mut painter, &store, late);
         assert_eq!(&*changes[0].gone[0], "gpu-node-0");
         assert!(nodes[0][1].as_str().unwrap().contains("older than 10 minutes"), "{}", nodes[0]);
+        assert_eq!((&nodes[0][2], &nodes[0][3]), (&serde_json::json!([]), &serde_json::json!([])));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 
@@ -33,10 +34,12 @@ function note() {
   }).observe(document, { subtree: true, childList: true, characterData: true });
 }
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
+// A page of PAGE comes from nowhere: to Chromium this machine is then another network.
+const args = ['--no-sandbox', ...(process.env.PAGE ? ['--disable-features=LocalNetworkAccessChecks'] : [])];
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
 const trouble = [];
 
-async function open(path = '/', options = {}) {
+async function open(path = '/', options = {}, before = async () => {}) {
   const context = await browser.newContext({ viewport: { width: 1480, height: 860 }, colorScheme: 'light', ...options });
   const page = await context.newPage();
   page.on('console', (message) => ['error', 'warning'].includes(message.type()) && trouble.push(`console: ${message.text()}`));
@@ -47,6 +50,7 @@ async function open(path = '/', options = {}) {
   });
   await page.addInitScript(note);
   if (process.env.PAGE) await page.route((to) => /\/$|\.(js|css)$/.test(to.pathname), fromFolder);
+  await before(page);
   await page.goto(url + path, { waitUntil: 'commit' });
   await page.locator('#live[data-state="live"]').waitFor();
   return page;
@@ -264,8 +268,152 @@ async function many() {
   console.log(`page: on 5,000 nodes a pod was seen ${took.map((one) => one.toFixed(0)).join(', ')} ms after its binding was asked for`);
 }
 
+/** A server that tells what the script says; `readers` are who asked, the last one first. */
+async function teller() {
+  const it = { readers: [], answer: 200, at: '' };
+  const server = createServer((request, response) => {
+    it.readers.unshift(response);
+    response.token = request.headers.authorization;
+    response.on('close', () => { response.gone = true; });
+    if (it.answer === 200) response.writeHead(200, { 'Content-Type': 'text/event-stream' }).write(':\n\n');
+    else if (it.answer) response.writeHead(it.answer).end('whose map is it?');
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  it.at = `http://127.0.0.1:${server.address().port}/`;
+  it.say = (...events) => it.readers[0].write(events.map(([event, data]) => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`).join(''));
+  return it;
+}
+
+async function until(what, so) {
+  const end = Date.now() + 30000;
+  while (!so()) {
+    assert.ok(Date.now() < end, `it never came that ${what}`);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+
+const WHOLE = { model: 'NVIDIA A100-SXM4-40GB', memoryMib: 40960, offers: [['nvidia.com/gpu', '', 0, 0, 1]] };
+/** A node of one GPU, which a pod has where there is one. */
+const node = (name, pod) => [name, 0, [[0, 0, `GPU-${name}`, pod ? '.' : 'f', pod ? [0, 0, 0, 0] : []]], pod ? [['ns', pod]] : []];
+const nodes = (...all) => ['nodes', { kinds: [], nodes: all }];
+const whole = (...all) => [['begin', { names: true }], ['nodes', { kinds: [WHOLE], nodes: all }], waiting('one', 'two'), ['ready', {}]];
+const waiting = (...pods) => ['cluster', {
+  plainNodes: 0, waiting: pods.length, reasons: { full: pods.length }, pods: pods.map((name) => [`uid-${name}`, 'ns', name, 0, '1 x nvidia.com/gpu', 'full', '']),
+}];
+const VERDICT = { said: {
+  asks: '1 x nvidia.com/gpu', fits: 1, next: [], doesNotFit: [],
+  best: { node: 'east', devices: [[0, '', 'nvidia.com/gpu', '', 0]], cost: { lost: 0, wakesNode: false, wakesGpus: 0, roomLeft: 0 }, before: { inUse: 0, stranded: 0 }, after: { inUse: 1000, stranded: 0 } },
+} };
+
+async function told() {
+  const it = await teller();
+  const page = await open('/', {}, async (page) => {
+    await page.clock.install();
+    await page.route('**/api/v1/events', (route) => route.continue({ url: it.at }));
+    await page.route('**/api/v1/waiting/*', (route) => route.fulfill({ json: VERDICT }));
+  });
+  const live = () => page.locator('#live').getAttribute('data-state');
+  const active = (selector) => page.evaluate((at) => document.activeElement.matches(at), selector);
+  it.say(...whole(node('east'), node('west')));
+  const row = (name) => page.locator(`[data-node="${name}"]`);
+  await row('west').waitFor();
+  // A change of a node, until it is seen.
+  const change = async (name, pod) => {
+    it.say(nodes(node(name, pod)));
+    await row(name).locator('.box', { hasText: pod }).waitFor();
+    await settled(page);
+  };
+
+  // A click that a change of something else falls into is a click, and the focus and a selection stay where they are.
+  const pod = page.locator('.pod', { hasText: 'one' });
+  await pod.hover();
+  await page.mouse.down();
+  await change('west', 'first');
+  await page.mouse.up();
+  assert.equal(await pod.getAttribute('aria-expanded'), 'true', 'the pod was clicked');
+  await page.locator('#why .show').focus();
+  await change('west', 'second');
+  assert.ok(await active('#why .show'), 'what has the focus keeps it when a node changes');
+  it.say(waiting('one', 'two', 'three'));
+  await page.locator('.pod', { hasText: 'three' }).waitFor();
+  assert.ok(await active('#why .show'), 'and when the list does');
+  await page.keyboard.press('Enter');
+  await row('east').locator('.box.preview').waitFor();
+
+  await row('east').locator('.gpu').click();
+  const heading = page.locator('#panel-details h2');
+  await heading.selectText();
+  await change('west', 'third');
+  assert.equal(await page.evaluate(() => getSelection().toString()), 'GPU 0 of east', 'what is selected stays so');
+  await change('east', 'newcomer');
+  assert.match(await text(page, '#panel-details'), /newcomer/);
+
+  // The first link leads to the GPUs, and leaves the view as it is.
+  await page.fill('#f-node', 'eas');
+  await row('west').waitFor({ state: 'detached' });
+  await page.locator('.skip').focus();
+  await page.keyboard.press('Enter');
+  await settled(page);
+  assert.equal(await focused(page), 'east/0');
+  assert.match(page.url(), /#node=eas&open=east%2F0/);
+  assert.equal(await page.inputValue('#f-node'), 'eas');
+  await page.locator('#f-clear').click();
+  await row('west').waitFor();
+
+  // A node that went while nobody was connected.
+  it.readers[0].end();
+  await until('it comes back', () => it.readers.length === 2);
+  it.say(...whole(node('east', 'newcomer')));
+  await row('west').waitFor({ state: 'detached' });
+  await settled(page);
+  assert.equal(await live(), 'live');
+  await row('east').locator('.box', { hasText: 'newcomer' }).waitFor();
+  assert.match(await text(page, '#panel-details'), /newcomer/);
+  assert.equal(it.readers.length, 2, 'it came back once');
+
+  // Two heartbeats may be missed. Then the connection is closed, so that the server need not keep it, and another one made.
+  const [silent] = it.readers;
+  await page.clock.fastForward(30000);
+  await change('east', 'heartbeat');
+  await page.clock.fastForward(30000);
+  await settled(page);
+  assert.equal(await live(), 'live');
+  assert.ok(!silent.gone);
+  await page.clock.fastForward(16000);
+  await until('a silent connection is closed', () => silent.gone);
+  await until('there is another one', () => it.readers.length === 3);
+  await page.locator('#live[data-state="live"]').waitFor();
+
+  // So is one that cannot be understood, and one where not even an answer comes.
+  it.answer = 0;
+  const [garbled] = it.readers;
+  garbled.write('event: nodes\ndata: {\n\n');
+  await until('what cannot be read is closed', () => garbled.gone);
+  await until('it asks', () => it.readers.length === 4);
+  assert.equal(await live(), 'lost');
+  await page.clock.fastForward(46000);
+  await until('what is not answered is closed', () => it.readers[0].gone);
+
+  // Who is asked for a token is asked until there is one.
+  it.answer = 401;
+  await page.locator('#token[open]').waitFor();
+  await page.keyboard.type('let me');
+  for (let n = 0; n < 3; n += 1) {
+    await page.keyboard.press('Escape');
+    await settled(page);
+  }
+  assert.ok(await page.locator('#token').isVisible(), 'Escape does not close it');
+  it.answer = 200;
+  await page.keyboard.type(' in');
+  await page.keyboard.press('Enter');
+  await page.locator('#live[data-state="live"]').waitFor();
+  assert.equal(it.readers[0].token, 'Bearer let me in');
+  assert.equal(await page.locator('#token').isVisible(), false);
+  trouble.splice(0, trouble.length, ...trouble.filter((one) => !one.includes('401')));
+}
+
 try {
-  await { busy, many }[script]();
+  await { busy, told, many }[script]();
 } finally {
   await browser.close();
 }

@@ -39,6 +39,13 @@ async fn a_busy_cluster_is_shown_and_can_be_searched_walked_and_asked() {
     look("busy", &api).await;
 }
 
+/// Here the script itself tells the page what there is, so that it can be silent, break off and say what it likes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_do_survives_what_the_page_is_told_and_a_silent_connection_is_given_up() {
+    let api = api_server().await;
+    look("told", &api).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_nodes_are_shown_without_a_stutter() {
     let api = api_server().await;
