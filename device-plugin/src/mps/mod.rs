@@ -9,7 +9,7 @@
 //! One daemon serves one resource, as in NVIDIA's plugin, and in the same folders: one that answers there already is
 //! taken over, be it from an earlier process of ours or NVIDIA's own `mps-control-daemon`. A daemon outlives this
 //! program where the container lets it, since pods that run are its clients; so nothing is stopped at the end, only
-//! what the configuration no longer wants. While a daemon is down, its GPUs' shares are unhealthy: a client that finds
+//! what the configuration no longer wants. The chart's container does not: there an upgrade waits for a drained node. While a daemon is down, its GPUs' shares are unhealthy: a client that finds
 //! no daemon would be alone with a GPU in exclusive mode, or without limits.
 
 mod control;
