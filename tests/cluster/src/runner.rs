@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -103,15 +103,21 @@ impl<S: Send + 'static> Run<S> {
         let logs = isolated.folder_outside().join("logs");
         let stage = Stage { runtime, open: self.open, state: State::Closed(isolated) };
         let stage = Arc::new(Mutex::new(stage));
+        let (tell, told) = mpsc::channel();
         let trials = self.scenarios.into_iter().map(|scenario| {
-            let (stage, logs) = (Arc::clone(&stage), logs.clone());
+            let (stage, logs, tell) = (Arc::clone(&stage), logs.clone(), tell.clone());
             Trial::test(scenario.name, move || {
                 // A scenario that panicked says so itself; the stage is still there for the next one.
                 let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-                stage.play(scenario.body).map_err(|error| Failed::from(complaint(&error, &logs)))
+                stage.play(scenario.body).map_err(|error| {
+                    _ = tell.send(in_short(scenario.name, &error));
+                    Failed::from(complaint(&error, &logs))
+                })
             })
         });
         let conclusion = libtest_mimic::run(arguments, trials.collect());
+        // Once more, without logs: whoever keeps only the end of the output sees them all.
+        told.try_iter().for_each(|line| eprintln!("{line}"));
         if let Some(stage) = Arc::into_inner(stage) {
             stage.into_inner().unwrap_or_else(PoisonError::into_inner).close();
         }
@@ -163,6 +169,13 @@ impl<S> Stage<S> {
 fn complaint(error: &anyhow::Error, logs: &Path) -> String {
     let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
     format!("{}\n\nThe logs of all processes are in {}", causes.join("\ncaused by: "), logs.display())
+}
+
+/// The same on one line.
+fn in_short(scenario: &str, error: &anyhow::Error) -> String {
+    let causes: Vec<_> =
+        error.chain().filter_map(|cause| Some(cause.to_string().lines().next()?.to_owned())).collect();
+    format!("{scenario} failed: {}", causes.join(": "))
 }
 
 /// Makes sure that everything is there that such a cluster needs; for the outermost process (see

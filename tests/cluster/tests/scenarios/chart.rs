@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::ListParams;
@@ -26,8 +25,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: &mut Stage) -> Result<()> {
     ensure!(stage.stowage.is_none(), "it must come before Stowage runs as plain programs");
-    let cluster = &stage.cluster;
-    let release = Release::prepare(cluster).await?;
+    let release = Release::prepare(&stage.cluster).await?;
+    let told = is_installed_upgraded_and_uninstalled(&stage.cluster, &release).await;
+    if told.is_err() {
+        // The scenarios after this one need the nodes for themselves.
+        _ = release.uninstall().await;
+    }
+    let cleaned = async {
+        pods::delete_all(&stage.cluster, LIMIT).await?;
+        release.clean_up().await
+    };
+    told.and(cleaned.await)
+}
+
+async fn is_installed_upgraded_and_uninstalled(cluster: &Cluster, release: &Release<'_>) -> Result<()> {
     let start = Instant::now();
     release.install().await?;
     eprintln!("installed in {:.1} s", start.elapsed().as_secs_f64());
@@ -41,7 +52,7 @@ async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: 
 
     let outages = watched_while(cluster, kill_plugins(cluster)).await?;
     eprintln!("a plugin was killed on each node; for how long it had no GPU to give: {outages:?}");
-    let outages = watched_while(cluster, upgrade(cluster, &release)).await?;
+    let outages = watched_while(cluster, upgrade(cluster, release)).await?;
     eprintln!("the chart was upgraded; for how long each node had no GPU to give: {outages:?}");
     pods::create(cluster, "after-the-upgrade", pods::spec(By::Stowage, "gpu", 1)).await?;
     let after = pods::all_running(cluster, 10, LIMIT).await?;
@@ -52,8 +63,7 @@ async fn the_chart_is_installed_upgraded_and_uninstalled_and_pods_run_on(stage: 
     let left = pods::all_running(cluster, 10, LIMIT).await?;
     ensure!(containers(&left) == containers(&after), "taking Stowage away restarted a container");
     ensure!(look::gpu_nodes(cluster.client()).list(&ListParams::default()).await.is_ok(), "the CRD went too");
-    pods::delete_all(cluster, LIMIT).await?;
-    release.clean_up().await
+    Ok(())
 }
 
 /// No container is privileged, and the scheduler's pods are where only `restricted` ones may be.
@@ -80,18 +90,18 @@ async fn nothing_has_more_rights_than_it_may(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The plugin's pods by UID.
-async fn plugins(cluster: &Cluster) -> Result<BTreeSet<String>> {
+/// The plugin's pods.
+async fn plugins(cluster: &Cluster) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
-    let pods = pods.list(&ListParams::default()).await?;
-    Ok(pods.into_iter().filter_map(|pod| pod.metadata.uid).collect())
+    Ok(pods.list(&ListParams::default()).await?.items)
 }
 
-/// Kills the plugin that serves on each node: another one takes over, long before its container is started again.
+/// Kills the plugin that serves on each node: another one takes over, long before its container is started again. Ends
+/// when all of them are.
 async fn kill_plugins(cluster: &Cluster) -> Result<()> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
-    for pod in pods.list(&ListParams::default()).await? {
-        let name = pods::name(&pod);
+    let before = plugins(cluster).await?;
+    for pod in &before {
+        let name = pods::name(pod);
         let container = serving_container(cluster, name).await?;
         let pid = cluster.container_pid(PLUGIN_NAMESPACE, name, container).await?;
         let pid = Pid::from_raw(i32::try_from(pid)?).context("a process without an id")?;
@@ -103,7 +113,20 @@ async fn kill_plugins(cluster: &Cluster) -> Result<()> {
         };
         cluster.wait_until(LIMIT, "the other plugin to take over", &[], look).await?;
     }
-    Ok(())
+    // The kubelet looks once a second what has ended, so a pod that is ready proves nothing yet.
+    let look = async || {
+        let now = plugins(cluster).await?;
+        let (then, now) = (restarts(&before), restarts(&now));
+        ensure!(then + before.len() <= now, "{now} restarts, {then} before {} were killed", before.len());
+        all_have_a_plugin(cluster).await
+    };
+    cluster.wait_until(LIMIT, "the killed containers to be started again", &[], look).await
+}
+
+/// How often containers of these pods were started again.
+fn restarts(pods: &[Pod]) -> usize {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+    statuses.map(|status| usize::try_from(status.restart_count).unwrap_or(0)).sum()
 }
 
 /// The container of a plugin's pod that said last that it serves.
@@ -119,15 +142,12 @@ async fn serving_container(cluster: &Cluster, pod: &str) -> Result<&'static str>
 
 /// Upgrades the release, until other plugins serve; fails if a node is seen without a plugin that is ready meanwhile.
 async fn upgrade(cluster: &Cluster, release: &Release<'_>) -> Result<()> {
-    // Killed containers are started again before.
-    let ready = async || all_have_a_plugin(cluster).await;
-    cluster.wait_until(LIMIT, "the plugins to be ready", &[], ready).await?;
-    let old = plugins(cluster).await?;
+    let old = uids(&plugins(cluster).await?);
     let others_serve = async {
         release.upgrade().await?;
         cluster
             .wait_until(LIMIT, "the old plugins to be gone", &[], async || {
-                let now = plugins(cluster).await?;
+                let now = uids(&plugins(cluster).await?);
                 let left = now.intersection(&old).count();
                 ensure!(now.len() == old.len() && left == 0, "{} are there, {left} of the old", now.len());
                 Ok(())
@@ -140,6 +160,10 @@ async fn upgrade(cluster: &Cluster, release: &Release<'_>) -> Result<()> {
     }
 }
 
+fn uids(pods: &[Pod]) -> BTreeSet<String> {
+    pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect()
+}
+
 /// Looks again and again whether each node has a plugin that is ready. It ends with an error only.
 async fn until_a_node_lacks_a_plugin(cluster: &Cluster) -> Result<()> {
     loop {
@@ -148,12 +172,24 @@ async fn until_a_node_lacks_a_plugin(cluster: &Cluster) -> Result<()> {
     }
 }
 
+/// Not by the DaemonSet's own count: where an old pod is left, that one looks at no other of the node.
 async fn all_have_a_plugin(cluster: &Cluster) -> Result<()> {
-    let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), PLUGIN_NAMESPACE);
-    let status = sets.get("stowage-device-plugin").await?.status.unwrap_or_default();
-    let lacking = status.number_unavailable.unwrap_or(0);
-    ensure!(lacking == 0, "{lacking} nodes have no plugin that is ready: {status:?}");
+    let pods = plugins(cluster).await?;
+    for NodeFiles { node, .. } in NodeFiles::all() {
+        let here = pods
+            .iter()
+            .filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node));
+        let conditions: Vec<_> = here.map(|pod| (pods::name(pod), conditions(pod))).collect();
+        let is_ready = conditions.iter().any(|(_, conditions)| conditions.contains(&"Ready"));
+        ensure!(is_ready, "{node} has no plugin that is ready; what is true of its pods: {conditions:?}");
+    }
     Ok(())
+}
+
+/// The conditions of a pod that are true.
+fn conditions(pod: &Pod) -> Vec<&str> {
+    let all = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    all.filter(|condition| condition.status == "True").map(|condition| condition.type_.as_str()).collect()
 }
 
 /// Asks each kubelet again and again what it may hand out while something is done, and until each has GPUs to give: for how
