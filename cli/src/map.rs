@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stowage_shared::belief::Unknown;
 use stowage_shared::device_id::DeviceId;
 use stowage_shared::gpu::Part;
-use stowage_shared::gpu_node::{GpuNodeStatus, GpuStatus, OfferStatus, SliceStatus};
+use stowage_shared::gpu_node::{AllocationStatus, GpuNodeStatus, GpuStatus, OfferStatus, SliceStatus};
 use stowage_shared::mig::MigSlice;
 
 use crate::answer::Answer;
@@ -75,6 +75,8 @@ fn offer_text(offer: &OfferStatus, gpu: &GpuStatus, status: &GpuNodeStatus, beli
         holders.join(", ")
     } else if !believed || gpu.unhealthy.is_some() || offer.unhealthy.is_some() {
         "nobody".to_owned()
+    } else if let Some(held) = leftover(offer, gpu, status) {
+        format!("not while {}/{} has {}", held.namespace, held.pod, held.resource)
     } else if let Some(other) = gpu.offers.iter().find(excludes) {
         format!("not while {} is in use", other.resource)
     } else {
@@ -90,6 +92,21 @@ fn holders(offer: &OfferStatus, status: &GpuNodeStatus) -> Vec<String> {
     held.flat_map(|held| held.device_ids.iter().filter(|id| part_of(id) == offer.uuid).map(move |_| held))
         .map(|held| format!("{}/{}", held.namespace, held.pod))
         .collect()
+}
+
+/// Who has it under a name or in a form that is not offered any more.
+fn leftover<'a>(
+    offer: &OfferStatus,
+    gpu: &GpuStatus,
+    status: &'a GpuNodeStatus,
+) -> Option<&'a AllocationStatus> {
+    let is_in_the_way = |held: &AllocationStatus, id: &String| {
+        let part = part_of(id);
+        let is_offered = gpu.offers.iter().any(|of| of.resource == held.resource && of.uuid == part);
+        let shares = part != *id && offer.replicas.is_some();
+        !is_offered && !shares && (part == gpu.uuid.as_str() || part == offer.uuid)
+    };
+    status.allocations.iter().find(|held| held.device_ids.iter().any(|id| is_in_the_way(held, id)))
 }
 
 /// What of its GPU an offer is.
@@ -171,6 +188,8 @@ n: 2 GPUs, 1 in use, as of 2026-01-01T00:00:00Z
         check("nvidia.com/gpu", "GPU-a", now, ["d/p", whole, whole]);
         let slice = "not while nvidia.com/mig-1g.5gb is in use";
         check("nvidia.com/mig-1g.5gb", "MIG-a", now, [slice, slice, "d/p"]);
+        let old = "not while d/p has nvidia.com/old.shared";
+        check("nvidia.com/old.shared", "GPU-a::2", now, [old, "free", old]);
         check("nvidia.com/gpu", "elsewhere", now, ["free"; 3]);
         check("nvidia.com/gpu", "elsewhere", later, ["nobody"; 3]);
     }

@@ -35,7 +35,8 @@ fn fixed(state: &GpuState, resource: &ResourceName) -> Vec<Listed> {
     let (gpu, occupancy) = (&*state.gpu, &state.occupancy);
     let offers = gpu.kind.offers_of(resource).map(|(i, _)| i).filter(|&i| !gpu.is_on_demand(i));
     let devices = offers.flat_map(|offer| {
-        let healthy = occupancy.in_use(offer) > 0 || occupancy.room(&gpu.kind, offer) > 0;
+        let is_used = occupancy.in_use(offer) > 0 && !occupancy.is_barred(offer);
+        let healthy = is_used || occupancy.room(&gpu.kind, offer) > 0;
         gpu.device_ids(offer).map(move |id| Listed { id, healthy })
     });
     devices.collect()

@@ -2,40 +2,43 @@
 
 use std::sync::Arc;
 
-use crate::gpu::{Gpu, GpuKind};
+use crate::gpu::{Gpu, GpuKind, Leftover};
 use crate::resource::ResourceName;
 use crate::share::ShareSize;
 use crate::units::MemoryMib;
 
-/// What of a GPU is handed out, counted by its kind's offers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What of a GPU is handed out, counted by its kind's offers. Its order means nothing: it puts those that are alike together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Occupancy {
-    in_use: u64,
     /// Devices in use of each offer.
     counts: Vec<u32>,
     /// Shares whose pods say how much memory they need, and how much that is in all.
     sized: (u32, u64),
+    /// Offers of which something is in use, as bits.
+    in_use: u64,
+    /// Offers that are nobody's because of what somebody has who came under another configuration, as bits.
+    barred: u64,
 }
 
 impl Occupancy {
     /// A GPU that nobody uses.
     pub fn idle(kind: &GpuKind) -> Self {
-        Self { in_use: 0, counts: vec![0; kind.offers().len()], sized: (0, 0) }
+        Self { in_use: 0, counts: vec![0; kind.offers().len()], sized: (0, 0), barred: 0 }
     }
 
     /// Whether nobody uses it.
     pub fn is_idle(&self) -> bool {
-        self.in_use == 0
+        self.in_use | self.barred == 0
+    }
+
+    /// Whether somebody has the part of an offer under a name or in a form that is not offered any more.
+    pub fn is_barred(&self, offer: usize) -> bool {
+        self.barred & (1 << offer) != 0
     }
 
     /// How many devices of an offer are in use.
     pub fn in_use(&self, offer: usize) -> u32 {
         self.counts.get(offer).copied().unwrap_or(0)
-    }
-
-    /// Shares in use whose pods say how much memory they need, and how much that is in all, in MiB.
-    pub fn sized(&self) -> (u32, u64) {
-        self.sized
     }
 
     /// How much of a shared GPU's memory the shares in use may take, in MiB.
@@ -52,7 +55,7 @@ impl Occupancy {
 
     /// How many more devices of an offer could be handed out now, to pods whose shares have this size.
     pub fn room_for(&self, kind: &GpuKind, offer: usize, size: Option<ShareSize>) -> u32 {
-        if kind.conflicts(offer) & self.in_use != 0 {
+        if kind.conflicts(offer) & self.in_use != 0 || self.is_barred(offer) {
             return 0;
         }
         self.left(kind, offer, size)
@@ -92,6 +95,7 @@ impl Occupancy {
         size: Option<ShareSize>,
     ) -> u32 {
         let (mut in_use, mut copies) = (self.in_use, 0);
+        let without = without | self.barred;
         for (i, offer) in kind.offers().iter().enumerate().rev() {
             if &offer.resource == resource && (1 << i) & without == 0 && kind.conflicts(i) & in_use == 0 {
                 let room = self.left(kind, i, size);
@@ -166,6 +170,14 @@ impl GpuState {
         match self.claim(offer, size) {
             Some(memory) => self.occupancy.take_sized(offer, memory),
             None => self.occupancy.take(offer),
+        }
+    }
+
+    /// Counts what somebody has who came under another configuration, and whose shares have this size.
+    pub fn keep(&mut self, leftover: Leftover, size: Option<ShareSize>) {
+        match leftover {
+            Leftover::Share(offer) => self.take(offer, size),
+            Leftover::Bars(offers) => self.occupancy.barred |= offers,
         }
     }
 

@@ -10,7 +10,8 @@ use crate::occupancy::GpuState;
 /// Amounts in thousandths of a GPU; together they are all of the GPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Tally {
-    /// In use or promised; of a shared part, as much as its replicas that are.
+    /// In use or promised; of a shared part, as much as its replicas that are. All of what somebody has in a form that is
+    /// not offered any more.
     pub in_use: u64,
     /// Idle and to be had.
     pub free: u64,
@@ -67,7 +68,9 @@ pub fn slices(state: &GpuState) -> Vec<Tally> {
             (u64::from(state.occupancy.in_use(offer)) * WHOLE / of).min(WHOLE)
         };
         // What excludes each other is in use together only by mistake, and then not more than all of it is.
-        let in_use = here.iter().map(|&offer| shares(offer)).sum::<u64>().min(WHOLE);
+        let is_barred = here.iter().any(|&offer| state.occupancy.is_barred(offer));
+        let counted = here.iter().map(|&offer| shares(offer)).sum::<u64>().min(WHOLE);
+        let in_use = if is_barred { WHOLE } else { counted };
         let idle = WHOLE - in_use;
         let mut tally = Tally { in_use, ..Tally::default() };
         if foreign & (1 << bit) != 0 && in_use == 0 {

@@ -193,6 +193,9 @@ fn cure(kind: audit::Kind) -> &'static str {
             "delete one of the two pods, and tell us: this must not happen"
         }
         audit::Kind::UnknownDevice => "delete the pod: its device is gone, another will be given",
+        audit::Kind::Leftover => {
+            "none needed: once the pod has ended, the GPU is given out as configured now"
+        }
         audit::Kind::Leak => "it passes when the kubelet has seen the pod go; if not, restart the kubelet",
         audit::Kind::Missing => "it passes when the plugin has published; if not, see the plugin's log",
         audit::Kind::Drift => "none needed: what the kubelet gave counts",

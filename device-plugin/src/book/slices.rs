@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stowage_shared::device_id::DeviceId;
-use stowage_shared::gpu::{Gpu, GpuUuid, Part};
+use stowage_shared::gpu::{Gpu, GpuUuid, Part, locate, locate_leftover};
 use stowage_shared::listing::{self, Listed};
 use stowage_shared::mig::MigSlice;
 use stowage_shared::occupancy::GpuState;
@@ -177,9 +177,15 @@ impl Book {
         for (resource, ids, uid) in held.chain(granted) {
             let share = self.share_of(uid);
             for id in ids {
-                if taken.insert((resource, id)) {
-                    let places = self.places(resource, [id]);
-                    places.iter().for_each(|place| states[place.gpu].take(place.offer, share));
+                if !taken.insert((resource, id)) {
+                    continue;
+                }
+                let Ok(parsed) = id.parse::<DeviceId>() else { continue };
+                let gpus = || self.gpus.iter().map(|gpu| &**gpu);
+                if let Some((gpu, offer)) = locate(gpus(), resource, &parsed) {
+                    states[gpu].take(offer, share);
+                } else if let Some((gpu, leftover)) = locate_leftover(gpus(), resource, &parsed) {
+                    states[gpu].keep(leftover, share);
                 }
             }
         }

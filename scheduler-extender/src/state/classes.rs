@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use stowage_shared::gpu::GpuKind;
-use stowage_shared::occupancy::GpuState;
+use stowage_shared::occupancy::{GpuState, Occupancy};
 use stowage_shared::pack::{Stands, fleet};
 use stowage_shared::policy::{Occupied, Reserve};
 
@@ -19,9 +19,8 @@ const SWEEP_AT: usize = 4096;
 /// The same for what nodes have idle, which differs from node to node.
 const IDLE_SWEEP_AT: usize = 16_384;
 
-/// One GPU as a class sees it: its kind, which offers are not healthy, the devices in use of each offer, and how
-/// much of its shares has a size.
-type Look = (u64, u64, Vec<u32>, (u32, u64));
+/// One GPU as a class sees it: its kind, which offers are not healthy, and what is in use.
+type Look = (u64, u64, Occupancy);
 
 /// Numbers kinds and classes. A number is never given twice, so that whoever remembers one is never misled.
 #[derive(Debug, Default)]
@@ -103,7 +102,6 @@ impl Classes {
     fn look(&mut self, state: &GpuState) -> Look {
         let kind = self.kind(&state.gpu.kind);
         let number = self.kinds.get(&kind).copied().unwrap_or_default();
-        let in_use = (0..kind.offers().len()).map(|offer| state.occupancy.in_use(offer)).collect();
-        (number, state.gpu.sick_offers(), in_use, state.occupancy.sized())
+        (number, state.gpu.sick_offers(), state.occupancy.clone())
     }
 }

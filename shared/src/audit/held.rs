@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Audit, Kind, Place, Severity};
-use crate::gpu::Part;
+use crate::gpu::{Gpu, Part};
 use crate::plan::Plan;
 use crate::share::ShareSize;
 
@@ -12,6 +12,7 @@ impl Audit<'_> {
     pub(super) fn devices(&mut self) {
         let mut holders: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
         let mut in_use: BTreeMap<Place, BTreeSet<String>> = BTreeMap::new();
+        let mut leftovers: Vec<(String, &str)> = Vec::new();
         for held in &self.view.allocations {
             for id in &held.device_ids {
                 let who = format!("{}/{}", held.namespace, held.pod);
@@ -24,6 +25,14 @@ impl Audit<'_> {
                             self.find(Severity::Notice, Kind::Unhealthy, text);
                         }
                         in_use.entry(place).or_default().insert(who);
+                    }
+                    None if self.is_leftover(id) => {
+                        let text = format!(
+                            "{who} holds {id} of {}, which is not offered any more: nobody else gets it until {who} ends",
+                            held.resource
+                        );
+                        self.find(Severity::Notice, Kind::Leftover, text);
+                        leftovers.push((who, id));
                     }
                     None => {
                         let text =
@@ -40,6 +49,17 @@ impl Audit<'_> {
                 format!("{id} of {resource} is held by {}", list(pods)),
             );
         }
+        for (who, id) in leftovers {
+            for ((g, offer), others) in &in_use {
+                let gpu = &self.view.gpus[*g];
+                let touches = gpu.uuid.as_str() == part_of(id) || gpu.part_uuids[*offer] == part_of(id);
+                let both_share = id != part_of(id) && gpu.kind.offers()[*offer].replicas.is_some();
+                if touches && !both_share {
+                    let text = format!("{who} holds {id}, and {} a part of it", list(others));
+                    self.find(Severity::Error, Kind::Overlap, text);
+                }
+            }
+        }
         let places: Vec<_> = in_use.into_iter().collect();
         for (i, ((g, one), first)) in places.iter().enumerate() {
             for ((h, two), second) in &places[i + 1..] {
@@ -55,6 +75,16 @@ impl Audit<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a device that is not offered is of a GPU or MIG device that is here. A token is none while its GPU is cut on
+    /// demand: it lacks its slice.
+    fn is_leftover(&self, id: &str) -> bool {
+        let uuid = part_of(id);
+        let is_token = id.matches("::").count() == 2;
+        let is_cut = |gpu: &Gpu| gpu.part_uuids.iter().any(|part| part.is_empty() || part.contains("::"));
+        let has = |gpu: &Gpu| gpu.uuid.as_str() == uuid || gpu.part_uuids.iter().any(|part| part == uuid);
+        self.view.gpus.iter().any(|gpu| has(gpu) && !(is_token && is_cut(gpu)))
     }
 
     /// Each holder is a pod of this node, and each running pod holds what it asks for.
@@ -119,6 +149,11 @@ impl Audit<'_> {
             }
         }
     }
+}
+
+/// The UUID that a device id begins with.
+fn part_of(id: &str) -> &str {
+    id.split_once("::").map_or(id, |(part, _)| part)
 }
 
 fn list(names: &BTreeSet<String>) -> String {

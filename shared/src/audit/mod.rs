@@ -97,6 +97,8 @@ pub enum Kind {
     Overlap,
     /// A device is held that the node does not have.
     UnknownDevice,
+    /// A device is held that is there, and is not offered under that name or in that form any more.
+    Leftover,
     /// A device is held for a pod that is not there.
     Leak,
     /// A running pod does not hold what it asks for.

@@ -121,7 +121,20 @@ fn a_device_given_twice_is_found() {
 #[test]
 fn a_planted_leak_and_an_unknown_device_are_found() {
     view().holds("gone", "gpu.shared", "GPU-b::0").finds(&[Kind::Leak]);
-    view().pod("a", "gpu.shared", None).holds("a", "gpu.shared", "GPU-b::4").finds(&[Kind::UnknownDevice]);
+    view().pod("a", "gpu.shared", None).holds("a", "gpu.shared", "GPU-z::0").finds(&[Kind::UnknownDevice]);
+}
+
+#[test]
+fn what_is_not_offered_any_more_is_told_apart_and_must_be_its_holders_alone() {
+    view().pod("a", "gpu.shared", None).holds("a", "gpu.shared", "GPU-b::4").finds(&[Kind::Leftover]);
+    let shares = view().pod("a", "gpu.shared", None).pod("b", "gpu.shared", None);
+    let shares = shares.holds("a", "gpu.shared", "GPU-b::4").holds("b", "gpu.shared", "GPU-b::0");
+    shares.finds(&[Kind::Leftover]);
+    let whole = view().pod("a", "gpu", None).pod("b", "gpu.shared", None);
+    whole
+        .holds("a", "gpu", "GPU-b")
+        .holds("b", "gpu.shared", "GPU-b::0")
+        .finds(&[Kind::Overlap, Kind::Leftover]);
 }
 
 #[test]

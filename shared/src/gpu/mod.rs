@@ -240,6 +240,48 @@ impl Gpu {
     }
 }
 
+/// What a pod has of a GPU, under a name or in a form that its node does not offer any more: its configuration has changed
+/// while the pod ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// A share, of a part that is shared still: it counts as one of this offer's.
+    Share(usize),
+    /// Something else: these offers, as bits, are nobody's until the pod has ended.
+    Bars(u64),
+}
+
+impl Gpu {
+    /// What a device of this GPU is that is not offered any more; `None` for one that is, and for what belongs to other
+    /// GPUs.
+    ///
+    /// A token of a GPU that is still cut on demand is none: a slice is booked for it, or will be.
+    pub fn leftover(&self, resource: &ResourceName, id: &DeviceId) -> Option<Leftover> {
+        let offers = || 0..self.kind.offers.len();
+        let token = id.token_of();
+        let is_cut_on_demand = || offers().any(|offer| self.is_on_demand(offer));
+        if self.offer_of(resource, id).is_some() || (token.is_some() && is_cut_on_demand()) {
+            return None;
+        }
+        let part = token.map_or(id.part(), |(gpu, _)| gpu);
+        let is_of = |offer: &usize| self.part_uuids.get(*offer).is_some_and(|uuid| uuid == part);
+        let is_share = |offer: &usize| is_of(offer) && self.kind.offers[*offer].replicas.is_some();
+        let share = id.replica_index().and_then(|_| offers().find(is_share));
+        let barred = offers()
+            .filter(|offer| self.uuid.as_str() == part || is_of(offer))
+            .fold(0, |mask, offer| mask | 1 << offer | self.kind.conflicts(offer));
+        share.map(Leftover::Share).or_else(|| (barred != 0).then_some(Leftover::Bars(barred)))
+    }
+}
+
+/// Finds the GPU of which a device is a leftover ([`Gpu::leftover`]).
+pub fn locate_leftover<'a>(
+    gpus: impl IntoIterator<Item = &'a Gpu>,
+    resource: &ResourceName,
+    id: &DeviceId,
+) -> Option<(usize, Leftover)> {
+    gpus.into_iter().enumerate().find_map(|(g, gpu)| Some((g, gpu.leftover(resource, id)?)))
+}
+
 /// Finds the GPU and the offer that a device id of `resource` belongs to.
 pub fn locate<'a>(
     gpus: impl IntoIterator<Item = &'a Gpu>,

@@ -2,7 +2,7 @@
 
 use super::{NotAllowed, Occupant, Packing, Policy, ShareWith};
 use crate::gpu::GpuKind;
-use crate::occupancy::GpuState;
+use crate::occupancy::{GpuState, Occupancy};
 use crate::pack::{self, Chosen, Cost, Demand, Mix, NoFit, Placement};
 use crate::resource::ResourceName;
 use crate::tally::Tally;
@@ -136,9 +136,8 @@ fn spread_key(policy: &Policy, state: &GpuState) -> u64 {
 }
 
 /// All that a placement depends on. Two GPUs that look alike differ in who is on them and where they are.
-pub(super) fn look(state: &GpuState) -> (&GpuKind, u64, Vec<u32>, (u32, u64)) {
-    let in_use = (0..state.gpu.kind.offers().len()).map(|offer| state.occupancy.in_use(offer)).collect();
-    (&state.gpu.kind, state.gpu.sick_offers(), in_use, state.occupancy.sized())
+pub(super) fn look(state: &GpuState) -> (&GpuKind, u64, &Occupancy) {
+    (&state.gpu.kind, state.gpu.sick_offers(), &state.occupancy)
 }
 
 impl Search<'_> {

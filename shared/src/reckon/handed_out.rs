@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Held, Holder, NodePod, Seat, located};
 use crate::device_id::DeviceId;
-use crate::gpu::{Gpu, locate};
+use crate::gpu::{Gpu, locate, locate_leftover};
 use crate::occupancy::GpuState;
 use crate::pack::{self, Chosen, Demand, Mix};
 use crate::plan::Plan;
@@ -34,10 +34,16 @@ pub(super) fn handed_out<'h, 'a>(
         let (share, share_with) = said(of.uid);
         for text in of.device_ids {
             let Some(id) = text.parse::<DeviceId>().ok() else { continue };
-            let Some((gpu, offer)) = locate(gpus.iter().map(|g| &**g), of.resource, &id) else { continue };
             // A container reuses what an init container of its pod had: the same id, the same device.
-            if seen.insert((of.resource, text.as_str())) {
+            if !seen.insert((of.resource, text.as_str())) {
+                continue;
+            }
+            let all = || gpus.iter().map(|gpu| &**gpu);
+            if let Some((gpu, offer)) = locate(all(), of.resource, &id) {
                 counted.count(of, share_with, Seat { gpu, offer, share, holder: Holder::Held(at) });
+            } else if let Some((gpu, leftover)) = locate_leftover(all(), of.resource, &id) {
+                counted.node.gpus[gpu].keep(leftover, share);
+                counted.node.company.join(gpu, of.namespace, share_with);
             }
         }
     }

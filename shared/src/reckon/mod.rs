@@ -75,8 +75,8 @@ pub enum Holder<'a> {
 
 /// Reckons what of a node's GPUs is in use or promised, and by whom.
 ///
-/// `held` is what the kubelet handed out, whoever has it; ids that belong to no GPU here are skipped (the
-/// audit names them). A device that several containers of one pod hold counts once. What the node keeps for large pods
+/// `held` is what the kubelet handed out, whoever has it, leftovers of another configuration too; ids that belong to no GPU
+/// here are skipped (the audit names them). A device that several containers of one pod hold counts once. What the node keeps for large pods
 /// is not known here, and changes nothing of what is there.
 pub fn reckon(gpus: &[Arc<Gpu>], held: &[Held<'_>], pods: &[NodePod<'_>]) -> Occupied {
     reckon_seats(gpus, held, pods, &mut |_| ())

@@ -152,6 +152,19 @@ fn a_token_without_a_slice_counts_where_its_plan_says() {
 }
 
 #[test]
+fn what_is_held_in_a_form_that_is_not_offered_any_more_still_counts() {
+    // The fifth share of a GPU that is shared by four now.
+    check(&[], &[("a", "GPU-1::4")], &[0, 1]);
+    // And a GPU that somebody had whole: no share of it is anybody's.
+    let (gpus, whole, ids) = (gpus(2), ResourceName::gpu(), ["GPU-1".to_owned()]);
+    let held = [Held { uid: "a", namespace: "n", resource: &whole, device_ids: &ids }];
+    let states = reckon(&gpus, &held, &[]).gpus;
+    assert_eq!(states.iter().map(|state| state.room(0) > 0).collect::<Vec<_>>(), [true, false]);
+    assert!(states[0].occupancy.is_idle() && !states[1].occupancy.is_idle());
+    assert_eq!(crate::tally::Tally::of(&states[1..]).in_use, 1000);
+}
+
+#[test]
 fn a_reused_device_counts_once_and_nonsense_not_at_all() {
     check(&[("a", Some(0))], &[("a", "GPU-0::0"), ("a", "GPU-0::0"), ("b", "GPU-9"), ("b", "x")], &[1, 0]);
 }

@@ -117,7 +117,10 @@ proptest! {
             }
         }
         let bad: Vec<Kind> = world.findings().into_iter()
-            .filter(|kind| matches!(kind, Kind::DoubleUse | Kind::Overlap | Kind::UnknownDevice)).collect();
+            .filter(|kind| matches!(
+                kind,
+                Kind::DoubleUse | Kind::Overlap | Kind::UnknownDevice | Kind::Leftover
+            )).collect();
         prop_assert_eq!(bad, []);
     }
 }

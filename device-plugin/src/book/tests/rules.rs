@@ -228,3 +228,45 @@ fn running_and_ended_pods_are_not_expected_to_ask() {
     world.book.apply(Event::FoundPod(PodSeen { running: true, ..seen }));
     assert!(expects(&world, 1), "what a look-up finds later than the watch is no news");
 }
+
+/// How many devices of a resource the kubelet may hand out.
+fn healthy(world: &World, name: &str) -> usize {
+    world.book.listed(&resource(name)).iter().filter(|device| device.healthy).count()
+}
+
+#[test]
+fn a_gpu_that_somebody_shares_from_before_a_change_is_given_to_nobody_as_a_whole() {
+    let mut world = World::new(true);
+    let old = world.bind("gpu.shared=1", true).unwrap();
+    world.tell(old);
+    world.admit(old, 0);
+    world.list();
+    let shared = world.devices(old);
+    let whole = inventory(&["whole"; 3], MigStrategy::None, "").unwrap();
+    world.book.apply(Event::Inventory(Arc::new(whole)));
+    assert_eq!(healthy(&world, "gpu"), 2);
+    assert_eq!(world.findings(), [Kind::Leftover]);
+    // The kubelet still believes an old list: both that are free come before the one that is not.
+    let all: Vec<String> = (0..3).map(|n| format!("GPU-{n}")).collect();
+    let two = world.choose(&resource("gpu"), &all, &[], 2).ids;
+    assert!(two.len() == 2 && two.iter().all(|gpu| !shared.starts_with(gpu)), "{two:?} beside {shared}");
+    world.end(old);
+    world.list();
+    assert_eq!(healthy(&world, "gpu"), 3);
+}
+
+#[test]
+fn shares_from_before_a_change_count_beside_those_from_after_it() {
+    let mut world = World::new(true);
+    let old = world.bind("gpu.shared=3", true).unwrap();
+    world.tell(old);
+    world.admit(old, 0);
+    world.list();
+    // The same GPUs, whose shares have the GPUs' own name now.
+    let renamed = inventory(&["whole"; 3], MigStrategy::None, "gpu=3").unwrap();
+    world.book.apply(Event::Inventory(Arc::new(renamed)));
+    assert_eq!(healthy(&world, "gpu"), 9, "what is shared stays shared");
+    let all = world.book.listed(&resource("gpu")).into_iter().map(|device| device.id).collect::<Vec<_>>();
+    let chosen = world.choose(&resource("gpu"), &all, &[], 1);
+    assert!(!world.devices(old).contains(&chosen.ids[0][..5]), "{chosen:?} where three are in use already");
+}
