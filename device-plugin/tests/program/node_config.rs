@@ -39,11 +39,16 @@ async fn the_nodes_label_chooses_and_another_label_is_followed() {
     node.until_allocatable(GPU, 8).await;
     node.visible_in("p", GPU, 1).await;
     label(&node, "default");
-    node.until_allocatable(GPU, 2).await;
+    // The pod keeps its share, so that nobody can have that GPU whole.
+    node.until_allocatable(GPU, 1).await;
     plugin.until_said("configs/default").await;
     eventually("the pod keeps its GPU", || async { node.gpu_node().await.allocations.len() == 1 }).await;
     label(&node, "four");
     node.until_allocatable(GPU, 8).await;
+    label(&node, "default");
+    node.until_allocatable(GPU, 1).await;
+    node.remove_pod("p");
+    node.until_allocatable(GPU, 2).await;
     assert_eq!(plugin.terminate().await.0, Some(0));
 }
 
