@@ -250,6 +250,16 @@ pub enum Leftover {
     Bars(u64),
 }
 
+impl Leftover {
+    /// The first offer whose place it takes.
+    pub fn offer(self) -> usize {
+        match self {
+            Self::Share(offer) => offer,
+            Self::Bars(offers) => offers.trailing_zeros() as usize,
+        }
+    }
+}
+
 impl Gpu {
     /// What a device of this GPU is that is not offered any more; `None` for one that is, and for what belongs to other
     /// GPUs.

@@ -44,6 +44,7 @@ pub(super) fn handed_out<'h, 'a>(
             } else if let Some((gpu, leftover)) = locate_leftover(all(), of.resource, &id) {
                 counted.node.gpus[gpu].keep(leftover, share);
                 counted.node.company.join(gpu, of.namespace, share_with);
+                (counted.told)(Seat { gpu, offer: leftover.offer(), share, holder: Holder::Held(at) });
             }
         }
     }

@@ -56,7 +56,7 @@ pub struct Held<'a> {
 pub struct Seat<'a> {
     /// The GPU, by its place among the node's.
     pub gpu: usize,
-    /// Which of its offers.
+    /// Which of its offers; of a leftover of another configuration, one whose place it takes.
     pub offer: usize,
     /// The size of the share, where the pod says it.
     pub share: Option<ShareSize>,

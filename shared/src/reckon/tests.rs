@@ -158,7 +158,9 @@ fn what_is_held_in_a_form_that_is_not_offered_any_more_still_counts() {
     // And a GPU that somebody had whole: no share of it is anybody's.
     let (gpus, whole, ids) = (gpus(2), ResourceName::gpu(), ["GPU-1".to_owned()]);
     let held = [Held { uid: "a", namespace: "n", resource: &whole, device_ids: &ids }];
-    let states = reckon(&gpus, &held, &[]).gpus;
+    let mut seats = Vec::new();
+    let states = reckon_seats(&gpus, &held, &[], &mut |seat| seats.push((seat.gpu, seat.offer))).gpus;
+    assert_eq!(seats, [(1, 0)]);
     assert_eq!(states.iter().map(|state| state.room(0) > 0).collect::<Vec<_>>(), [true, false]);
     assert!(states[0].occupancy.is_idle() && !states[1].occupancy.is_idle());
     assert_eq!(crate::tally::Tally::of(&states[1..]).in_use, 1000);
