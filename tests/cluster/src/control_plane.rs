@@ -70,7 +70,9 @@ impl ControlPlane {
     /// nodes that nobody says live.
     pub(crate) async fn start(folders: &Folders, nodes: Nodes) -> Result<Self> {
         // The bridge is there before the API server, which advertises the address.
-        isolation::ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+        // Its address is given: else it is the lowest of its ports', which changes when such a pod goes, and all others
+        // answer to an address that nobody has until they have asked anew.
+        isolation::ip(&["link", "add", BRIDGE, "address", "02:00:0a:58:00:01", "type", "bridge"])?;
         isolation::ip(&["addr", "add", &format!("{BRIDGE_ADDRESS}/16"), "dev", BRIDGE])?;
         isolation::ip(&["addr", "add", &format!("{KUBERNETES_SERVICE}/32"), "dev", BRIDGE])?;
         isolation::ip(&["link", "set", BRIDGE, "up"])?;
