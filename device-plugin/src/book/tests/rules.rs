@@ -229,6 +229,16 @@ fn running_and_ended_pods_are_not_expected_to_ask() {
     assert!(expects(&world, 1), "what a look-up finds later than the watch is no news");
 }
 
+/// A node of shared GPUs with a pod that holds these.
+fn with_shares(devices: &str) -> (World, usize) {
+    let mut world = World::new(true);
+    let pod = world.bind(devices, true).unwrap();
+    world.tell(pod);
+    world.admit(pod, 0);
+    world.list();
+    (world, pod)
+}
+
 /// How many devices of a resource the kubelet may hand out.
 fn healthy(world: &World, name: &str) -> usize {
     world.book.listed(&resource(name)).iter().filter(|device| device.healthy).count()
@@ -236,11 +246,7 @@ fn healthy(world: &World, name: &str) -> usize {
 
 #[test]
 fn a_gpu_that_somebody_shares_from_before_a_change_is_given_to_nobody_as_a_whole() {
-    let mut world = World::new(true);
-    let old = world.bind("gpu.shared=1", true).unwrap();
-    world.tell(old);
-    world.admit(old, 0);
-    world.list();
+    let (mut world, old) = with_shares("gpu.shared=1");
     let shared = world.devices(old);
     let whole = inventory(&["whole"; 3], MigStrategy::None, "").unwrap();
     world.book.apply(Event::Inventory(Arc::new(whole)));
@@ -257,11 +263,7 @@ fn a_gpu_that_somebody_shares_from_before_a_change_is_given_to_nobody_as_a_whole
 
 #[test]
 fn shares_from_before_a_change_count_beside_those_from_after_it() {
-    let mut world = World::new(true);
-    let old = world.bind("gpu.shared=3", true).unwrap();
-    world.tell(old);
-    world.admit(old, 0);
-    world.list();
+    let (mut world, old) = with_shares("gpu.shared=3");
     // The same GPUs, whose shares have the GPUs' own name now.
     let renamed = inventory(&["whole"; 3], MigStrategy::None, "gpu=3").unwrap();
     world.book.apply(Event::Inventory(Arc::new(renamed)));

@@ -172,13 +172,11 @@ async fn until_a_node_lacks_a_plugin(cluster: &Cluster) -> Result<()> {
     }
 }
 
-/// Not by the DaemonSet's own count: where an old pod is left, that one looks at no other of the node.
+/// By the pods, since the DaemonSet's own count lags behind them.
 async fn all_have_a_plugin(cluster: &Cluster) -> Result<()> {
     let pods = plugins(cluster).await?;
     for NodeFiles { node, .. } in NodeFiles::all() {
-        let here = pods
-            .iter()
-            .filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node));
+        let here = pods.iter().filter(|pod| pods::node(pod) == node);
         let conditions: Vec<_> = here.map(|pod| (pods::name(pod), conditions(pod))).collect();
         let is_ready = conditions.iter().any(|(_, conditions)| conditions.contains(&"Ready"));
         ensure!(is_ready, "{node} has no plugin that is ready; what is true of its pods: {conditions:?}");
